@@ -1,0 +1,5 @@
+"""Stratified super-batches and label noise."""
+
+from keras_bilevel.data.epochs import EpochCounter
+from keras_bilevel.data.epochs import epoch_counters
+from keras_bilevel.data.stratified import stratified_batches

@@ -1,0 +1,97 @@
+"""What tf.data does not know: the number of the epoch."""
+
+import threading
+
+import tensorflow as tf
+
+
+class EpochCounter:
+    """Counts the iterations over a dataset.
+
+    The datasets of `keras_bilevel.data` read it whenever an iteration
+    begins, and order their examples by (seed, epoch). A plain second
+    `for batch in dataset` is therefore epoch 1, and a run resumed at epoch
+    `e` sees what the uninterrupted run saw once `set(e)` was called.
+
+    Example:
+
+    >>> counter = EpochCounter()
+    >>> counter(), counter()
+    (0, 1)
+    >>> counter.set(5)
+    >>> counter()
+    5
+    """
+
+    def __init__(self):
+        self._next = 0
+        # Two branches of one pipeline may begin at the same time.
+        self._lock = threading.Lock()
+
+    def __call__(self):
+        """Returns the current epoch and advances by one."""
+        with self._lock:
+            epoch = self._next
+            self._next += 1
+        return epoch
+
+    def set(self, epoch):
+        """Makes `epoch` the next one to begin."""
+        with self._lock:
+            self._next = int(epoch)
+
+
+def epoch_counters(dataset):
+    """The epoch counters behind a dataset.
+
+    They are found behind further `map`, `prefetch`, `zip` and so on.
+
+    Args:
+        dataset: A `tf.data.Dataset`. Anything else has no counters.
+
+    Returns:
+        A list of `EpochCounter`, each once; empty where no dataset of this
+        package is among the inputs.
+
+    Example:
+
+    ```python
+    dataset = stratified_batches((x, y), seed=0).map(augment).prefetch(2)
+    for counter in epoch_counters(dataset):
+        counter.set(3)  # The next iteration is epoch 3.
+    ```
+    """
+    found = []
+    todo = [dataset]
+    while todo:
+        node = todo.pop(0)
+        counter = getattr(node, "epoch_counter", None)
+        if isinstance(counter, EpochCounter) and counter not in found:
+            found.append(counter)
+        # tf.data's only door to the inputs of a dataset is a private one.
+        inputs = getattr(node, "_inputs", None)
+        todo.extend(inputs() if callable(inputs) else [])
+    return found
+
+
+def once_per_epoch(function, output_signature):
+    """A dataset of one element: what `function` returns for this epoch.
+
+    Args:
+        function: Callable from the number of the epoch to a tuple of NumPy
+            arrays. It is called once, as an iteration begins.
+        output_signature: Tuple of `tf.TensorSpec`, one for each array.
+
+    Returns:
+        A tuple of the `tf.data.Dataset` and its `EpochCounter`.
+    """
+    counter = EpochCounter()
+    dtypes = [spec.dtype for spec in output_signature]
+
+    def read(_):
+        arrays = tf.numpy_function(lambda: function(counter()), [], dtypes)
+        for array, spec in zip(arrays, output_signature):
+            array.set_shape(spec.shape)
+        return tuple(arrays)
+
+    return tf.data.Dataset.range(1).map(read), counter

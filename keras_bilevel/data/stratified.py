@@ -1,0 +1,212 @@
+"""Stratified super-batches: every shard has the same label counts."""
+
+import numbers
+
+import keras
+import tensorflow as tf
+
+from keras_bilevel.data.array_batches import array_batches
+from keras_bilevel.data.array_batches import array_columns
+from keras_bilevel.data.groups import array_groups
+from keras_bilevel.data.layout import Layout
+from keras_bilevel.data.plan import EpochPlan
+from keras_bilevel.data.pools import make_pools
+from keras_bilevel.data.rare import check_rare
+from keras_bilevel.data.seeds import fixed_seed
+from keras_bilevel.data.stream_batches import stream_batches
+
+
+def stratified_batches(
+    data,
+    num_shards=8,
+    shard_size=16,
+    *,
+    num_validation_shards=1,
+    num_replicas=1,
+    validation_ratio=0.0,
+    stratify_by="label",
+    rare="repeat",
+    shuffle=True,
+    ids=False,
+    steps_per_epoch=None,
+    shuffle_buffer=10_000,
+    seed=None,
+):
+    """Super-batches of shards that all have the same label counts.
+
+    Deep Bilevel Learning compares the gradients of several mini-batches
+    (shards), which is only telling where they hold the same classes. In each
+    epoch every class is permuted and cut into tuples of one example per
+    shard, the tuples are shuffled, and `shard_size` of them make a
+    super-batch, of which shard `j` is the `j`-th members. An example is seen
+    at most once an epoch. Left over, others each epoch, are fewer than
+    `num_replicas * num_shards` examples of each class and fewer than
+    `shard_size` tuples at the end.
+
+    A super-batch lies shard after shard, the validation shards first. With
+    several replicas it is the first replica's super-batch, then the second's
+    and so on, which is how `tf.distribute` splits a global batch.
+
+    The order is a pure function of `(seed, epoch)`. The first iteration over
+    the dataset is epoch 0, the next one epoch 1, unless
+    `epoch_counters(dataset)` are set otherwise.
+
+    Args:
+        data: Arrays or a dataset. Arrays: a tuple `(x, y)` or
+            `(x, y, sample_weight)`, each an array or a nested dictionary or
+            tuple of arrays of shape `(n, ...)`. They are held in memory.
+            Dataset: a `tf.data.Dataset` of single examples `(x, y)`,
+            `(x, y, sample_weight)` or `(x, y, sample_weight, ids)`.
+        num_shards: Integer, at least 2, shards per replica. Defaults to `8`.
+        shard_size: Integer, examples per shard. Defaults to `16`.
+        num_validation_shards: Integer, how many of a replica's shards
+            validate. Defaults to `1`.
+        num_replicas: Integer, how many replicas a super-batch serves.
+            Defaults to `1`.
+        validation_ratio: Float in `[0, 1)`, the share of each class that is
+            used in validation shards only. It is chosen once, from `seed`:
+            at least one and not all examples of a class. Validation examples
+            are drawn in cycles and an epoch follows the others. A class of a
+            single example is rare, and repeated in both roles. With a
+            dataset the examples must come in a fixed order: it is read twice
+            at once, to count the classes and to put the validation examples
+            in memory. `0` lets every example serve in both roles. Defaults
+            to `0`.
+        stratify_by: What makes a class. `"label"`: `y`, which must be
+            integers or one-hot. A function: maps one example's `(x, y)`, as
+            tensors, to an integer group; tf.data traces it. An integer array
+            of shape `(n,)`: the groups, for arrays only. `None`: all examples
+            are of one group. Defaults to `"label"`.
+        rare: String, what becomes of a group with fewer training examples
+            than one tuple needs. `"repeat"` fills its one tuple an epoch by
+            repeating examples and warns once, `"drop"` leaves it out,
+            `"error"` raises. A dataset only shows at the end of an epoch
+            that a group was rare. Defaults to `"repeat"`.
+        shuffle: Boolean. `False` keeps the order of the data within groups,
+            and tuples in the order in which they fill up; a rare group of a
+            dataset comes last. Defaults to `True`.
+        ids: Boolean, whether elements are `(x, y, sample_weight, ids)`. Ids
+            are int64: row numbers of arrays, positions in a dataset, which
+            then needs a fixed order. Sample weights are ones where none were
+            given. A dataset that has ids keeps its own, always. Defaults to
+            `False`.
+        steps_per_epoch: Integer, super-batches of an epoch, for arrays only.
+            They are taken from an endless sequence of passes over the data,
+            so that epoch `e` begins with super-batch `e * steps_per_epoch`.
+            `None` makes an epoch one pass. Defaults to `None`.
+        shuffle_buffer: Integer, for datasets only: how many examples wait in
+            the buffer that shuffles examples, and again in the one that
+            shuffles tuples. Defaults to `10_000`.
+        seed: Non-negative integer. `None` draws one now, from NumPy's global
+            generator, which `keras.utils.set_random_seed` seeds. Defaults to
+            `None`.
+
+    Returns:
+        A `tf.data.Dataset` of super-batches with the structure of `data` and
+        leaves of shape `(num_replicas * num_shards * shard_size, ...)`.
+
+    Raises:
+        ValueError: If the sizes leave no shard to train on or no full
+            super-batch, if the labels are neither integers nor one-hot, or
+            if a dataset is batched.
+
+    Example:
+
+    >>> x = np.random.rand(1000, 32)
+    >>> y = np.random.randint(10, size=1000)
+    >>> dataset = stratified_batches((x, y), num_shards=4, shard_size=20)
+    >>> batch_x, batch_y = next(iter(dataset))
+    >>> batch_x.shape
+    TensorShape([80, 32])
+    >>> validation, *training = np.split(batch_y, 4)
+    >>> all(np.array_equal(validation, shard) for shard in training)
+    True
+
+    Reference:
+        [Deep Bilevel Learning](https://arxiv.org/abs/1809.01465)
+        (Jenni and Favaro, 2018), section 3 and row (c) of Table 1; for
+        `validation_ratio` Fig. 2, first row.
+    """
+    _check_ratio(validation_ratio)
+    check_rare(rare)
+    layout = Layout(
+        num_shards,
+        shard_size,
+        num_validation_shards,
+        num_replicas,
+        separate_validation=validation_ratio > 0,
+    )
+    seed = fixed_seed(seed)
+    if isinstance(data, tf.data.Dataset):
+        _check_no_steps(steps_per_epoch)
+        dataset, counter = stream_batches(
+            data,
+            layout,
+            validation_ratio=validation_ratio,
+            stratify_by=stratify_by,
+            rare=rare,
+            shuffle_buffer=shuffle_buffer if shuffle else 0,
+            ids=ids,
+            seed=seed,
+        )
+    else:
+        _check_steps(steps_per_epoch)
+        x, y, sample_weight = _unpack_arrays(data)
+        num_examples = _count_examples((x, y, sample_weight))
+        groups = array_groups(x, y, num_examples, stratify_by)
+        pools = make_pools(groups, layout, validation_ratio, rare, seed)
+        plan = EpochPlan(pools, layout, shuffle, seed, steps_per_epoch)
+        columns = array_columns(x, y, sample_weight, num_examples, ids)
+        dataset, counter = array_batches(columns, plan, layout)
+    dataset.epoch_counter = counter
+    return dataset
+
+
+def _check_ratio(ratio):
+    if not isinstance(ratio, numbers.Real) or not 0 <= ratio < 1:
+        raise ValueError(
+            "Invalid value for argument `validation_ratio`. Expected a float "
+            f"in [0, 1). Received: validation_ratio={ratio}"
+        )
+
+
+def _check_steps(steps):
+    if steps is None:
+        return
+    if not isinstance(steps, numbers.Integral) or steps < 1:
+        raise ValueError(
+            "Invalid value for argument `steps_per_epoch`. Expected a positive "
+            f"integer or None. Received: steps_per_epoch={steps}"
+        )
+
+
+def _check_no_steps(steps):
+    if steps is not None:
+        raise ValueError(
+            "Invalid value for argument `steps_per_epoch`. It is for arrays; "
+            "pass it to `fit()` instead, with a repeated dataset. Received: "
+            f"steps_per_epoch={steps} with a `tf.data.Dataset`."
+        )
+
+
+def _unpack_arrays(data):
+    if not isinstance(data, tuple) or len(data) not in (2, 3):
+        raise ValueError(
+            "Invalid value for argument `data`. Expected a tuple `(x, y)` or "
+            "`(x, y, sample_weight)` of arrays, or a `tf.data.Dataset` of "
+            f"single examples. Received: data of type {type(data).__name__}"
+            + (f" and length {len(data)}" if isinstance(data, tuple) else "")
+        )
+    x, y, sample_weight = (*data, None)[:3]
+    return x, y, sample_weight
+
+
+def _count_examples(columns):
+    leaves = [t for t in keras.tree.flatten(columns) if t is not None]
+    lengths = [len(leaf) for leaf in leaves]
+    if len(set(lengths)) != 1:
+        raise ValueError(
+            "Invalid value for argument `data`. Expected arrays of the same "
+            f"length. Received: lengths {lengths}"
+        )
+    return lengths[0]

@@ -1,0 +1,12 @@
+"""Train Keras models on noisy labels and borrowed data."""
+
+# isort: off
+from keras_bilevel import _backend
+# isort: on
+
+from keras_bilevel import callbacks
+from keras_bilevel import data
+from keras_bilevel import weighting
+from keras_bilevel.models import BilevelModel
+
+__version__ = "0.1.0"

@@ -1,0 +1,193 @@
+"""One weighted gradient from the shards of a super-batch.
+
+Shards are walked one by one. Unless the weighting asks for the Gram matrix,
+each gradient is folded into a running sum at once, so that memory does not
+grow with the number of shards.
+"""
+
+import keras
+import tensorflow as tf
+
+from keras_bilevel.gradients import losses
+from keras_bilevel.gradients import replicas
+from keras_bilevel.gradients import state
+from keras_bilevel.gradients import vectors
+from keras_bilevel.gradients.loop import fold
+from keras_bilevel.gradients.normalize import normalizer
+from keras_bilevel.gradients.step import Step
+
+
+def walk(model, weighting, batch, scale):
+    """Walks the shards of a super-batch and weighs their gradients.
+
+    Args:
+        model: A built `BilevelModel`.
+        weighting: A `Weighting` whose unit is the shard.
+        batch: A `Batch` of `num_shards * shard_size` examples, shard after
+            shard, validation shards first.
+        scale: The `LossScale`.
+
+    Returns:
+        A `Step`.
+    """
+    visitor = _Visitor(model, weighting, batch, scale)
+    split = weighting.num_validation_shards
+    upper = [visitor.visit(index) for index in range(split)]
+    # With several validation shards, g_v is their sum.
+    judge = [tf.add_n(parts) for parts in zip(*(g for g, _ in upper))]
+    judge = replicas.reduce_sum(judge)
+
+    keeps_gradients = "gram" in weighting.statistics
+
+    def turn(index, total):
+        gradient, seen = visitor.visit(index + split)
+        seen["alignment"] = visitor.inner_products(gradient, judge)
+        if keeps_gradients:
+            return total, {**seen, "gradient": gradient}
+        weights = visitor.weigh(seen)
+        part = vectors.scale(gradient, weights, visitor.groups)
+        total = [t + p for t, p in zip(total, part)]
+        return total, {**seen, "weights": weights}
+
+    like = {**upper[0][1], "alignment": upper[0][1]["norm"]}
+    like.update(
+        {"gradient": judge} if keeps_gradients else {"weights": like["norm"]}
+    )
+    total, lower = fold(
+        turn,
+        [tf.zeros_like(g) for g in judge],
+        weighting.num_shards - split,
+        like,
+    )
+    if keeps_gradients:
+        total, lower["weights"] = visitor.solve(lower)
+    return visitor.finish(total, [seen for _, seen in upper], lower)
+
+
+class _Visitor:
+    """Visits single shards; holds what stays the same from one to the next."""
+
+    def __init__(self, model, weighting, batch, scale):
+        self.model = model
+        self.weighting = weighting
+        self.batch = batch
+        self.scale = scale
+        self.shards = _cut(batch, weighting.num_shards)
+        self.moving = state.moving_statistics(model)
+        self.seeds = state.seed_states(model) if weighting.same_dropout else []
+        self.first_seeds = state.read(self.seeds)
+        self.groups = None
+        self.reached = None
+
+    def visit(self, index):
+        """Returns the gradient of one shard and what was seen on the way."""
+        part = keras.tree.map_structure(lambda t: t[index], self.shards)
+        state.write(self.seeds, self.first_seeds)
+        before = state.read(self.moving)
+        y_pred, loss, gradient = losses.data_gradient(
+            self.model, part, self.scale
+        )
+        if self.groups is None:
+            self._assign_groups(gradient)
+        gradient = [g for g in gradient if g is not None]
+        norm = self.inner_products(gradient, gradient)
+        healthy = tf.math.is_finite(loss) & tf.reduce_all(
+            tf.math.is_finite(norm)
+        )
+        state.restore_unless(healthy, self.moving, before)
+        loss = tf.cast(loss, tf.float32)
+        seen = {"y_pred": y_pred, "loss": loss, "norm": norm}
+        return gradient, {**seen, "healthy": healthy}
+
+    def _assign_groups(self, gradient):
+        variables = self.model.trainable_variables
+        self.reached = [g is not None for g in gradient]
+        self.groups = vectors.assign_groups(
+            self.model,
+            [v for v, reached in zip(variables, self.reached) if reached],
+            self.weighting.per_layer,
+        )
+
+    def inner_products(self, a, b):
+        return vectors.inner_products(a, b, self.groups)
+
+    def weigh(self, seen):
+        """Returns the weight of one shard in each group, not normalised."""
+        statistics = {
+            name: _per_unit(seen[name]) for name in self.weighting.statistics
+        }
+        weights = self.weighting.call(**statistics)[:, 0]
+        return self.scale.mask(seen["healthy"], weights)
+
+    def solve(self, seen):
+        """Weighs all shards at once, from their Gram matrix."""
+        stacked = [
+            self.scale.mask(_align(seen["healthy"], g), g) for g in seen["gradient"]
+        ]
+        statistics = {
+            "gram": vectors.gram_matrix(stacked, self.groups),
+            "alignment": tf.transpose(seen["alignment"]),
+            "norm": tf.transpose(seen["norm"]),
+            "loss": seen["loss"][None],
+        }
+        weights = self.weighting.call(
+            **{name: statistics[name] for name in self.weighting.statistics}
+        )
+        weights = self.scale.mask(seen["healthy"], weights)
+        total = vectors.weighted_sum(stacked, weights, self.groups)
+        return total, tf.transpose(weights)
+
+    def finish(self, total, upper, lower):
+        """Normalises the weights and gathers what all shards have shown."""
+        weights = tf.transpose(lower["weights"])
+        factors = normalizer(self.weighting, weights)
+        total = iter(vectors.scale(total, factors, self.groups))
+        y_pred, loss, healthy = (
+            keras.tree.map_structure(
+                lambda last, *first: tf.concat([tf.stack(first), last], 0),
+                lower[name],
+                *(seen[name] for seen in upper),
+            )
+            for name in ("y_pred", "loss", "healthy")
+        )
+        return Step(
+            variables=self.model.trainable_variables,
+            gradients=[next(total) if r else None for r in self.reached],
+            weights=weights * factors[:, None],
+            losses=tf.where(healthy, loss, 0.0),
+            dropped=~healthy,
+            batch=self.batch,
+            y_pred=keras.tree.map_structure(_merge, y_pred),
+        )
+
+
+def _cut(batch, num_shards):
+    """Reshapes `(num_shards * shard_size, ...)` to one row per shard."""
+    parts = (batch.x, batch.y, batch.sample_weight)
+    for size in {t.shape[0] for t in keras.tree.flatten(parts) if t is not None}:
+        if size is not None and size % num_shards:
+            raise ValueError(
+                "Expected the number of examples in a batch to be a multiple "
+                f"of `num_shards`. Received: a batch of {size} examples and "
+                f"num_shards={num_shards}. Let `fit` build the super-batches "
+                "from arrays, or build them with "
+                "`kb.data.stratified_batches`, which drops the remainder."
+            )
+    return keras.tree.map_structure(
+        lambda t: tf.reshape(t, (num_shards, -1, *t.shape[1:])), parts
+    )
+
+
+def _per_unit(statistic):
+    """Gives a statistic of one shard the shape `(groups, 1)`."""
+    return tf.reshape(statistic, (-1, 1))
+
+
+def _align(healthy, stacked):
+    """Reshapes `(units,)` to broadcast against `(units, ...)`."""
+    return tf.reshape(healthy, (-1,) + (1,) * (stacked.shape.rank - 1))
+
+
+def _merge(stacked):
+    """Reshapes `(num_shards, shard_size, ...)` back to one batch."""
+    return tf.reshape(stacked, (-1, *stacked.shape[2:]))

@@ -1,0 +1,3 @@
+"""The models that change how a network is trained."""
+
+from keras_bilevel.models.bilevel_model import BilevelModel

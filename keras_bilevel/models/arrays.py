@@ -1,0 +1,84 @@
+"""What `fit` does to arrays before it trains: split, weigh, batch."""
+
+import math
+
+import keras
+import numpy as np
+
+from keras_bilevel import data
+
+
+def are_arrays(x):
+    """Returns whether `x` is an array or a structure of arrays."""
+    return x is not None and all(
+        hasattr(leaf, "shape") and hasattr(leaf, "__getitem__")
+        for leaf in keras.tree.flatten(x)
+    )
+
+
+def split_off_tail(arrays, validation_split):
+    """Splits `(x, y, sample_weight)` as Keras' `validation_split` does.
+
+    Returns:
+        Tuple of the training part and the validation part: the last
+        `validation_split` of the examples, before any shuffling.
+    """
+    size = len(keras.tree.flatten(arrays[0])[0])
+    cut = int(math.floor(size * (1.0 - validation_split)))
+    if not 0 < cut < size:
+        raise ValueError(
+            "Invalid value for argument `validation_split`. Expected a "
+            "fraction that leaves examples on both sides. Received: "
+            f"validation_split={validation_split} for {size} examples."
+        )
+
+    def take(part):
+        return keras.tree.map_structure(lambda array: array[part], arrays)
+
+    return take(slice(cut)), take(slice(cut, None))
+
+
+def class_to_sample_weight(y, class_weight, sample_weight):
+    """Multiplies `sample_weight` by the weight of each example's class."""
+    if keras.tree.is_nested(y):
+        raise ValueError(
+            "`class_weight` is only supported for models with a single "
+            "output. Use `sample_weight` for several."
+        )
+    labels = np.asarray(y)
+    if labels.ndim > 1 and labels.shape[-1] > 1:
+        labels = labels.argmax(-1)
+    weights = np.ones(len(labels), "float32")
+    for label, weight in class_weight.items():
+        weights[labels.reshape(-1) == label] = weight
+    return weights if sample_weight is None else sample_weight * weights
+
+
+def super_batches(arrays, weighting, batch_size, num_replicas, **options):
+    """Builds the stratified super-batches of `fit`.
+
+    Args:
+        arrays: Tuple `(x, y, sample_weight)`, the last may be `None`.
+        weighting: A `Weighting` whose unit is the shard.
+        batch_size: Integer, examples per step over all replicas and shards.
+        num_replicas: Integer.
+        **options: Further arguments of `kb.data.stratified_batches`.
+    """
+    shards = num_replicas * weighting.num_shards
+    if batch_size % shards:
+        raise ValueError(
+            "Invalid value for argument `batch_size`. Expected a multiple of "
+            f"num_replicas * num_shards = {shards}, so that every shard has "
+            f"the same size. Received: batch_size={batch_size}"
+        )
+    if arrays[2] is None:
+        arrays = arrays[:2]
+    return data.stratified_batches(
+        arrays,
+        num_shards=weighting.num_shards,
+        shard_size=batch_size // shards,
+        num_validation_shards=weighting.num_validation_shards,
+        num_replicas=num_replicas,
+        ids=True,
+        **options,
+    )

@@ -1,0 +1,39 @@
+"""What a weighting does, as numbers in the progress bar."""
+
+import keras
+import tensorflow as tf
+
+from keras_bilevel import gradients
+
+
+class StepMetrics:
+    """Metrics of training steps only; `evaluate` does not know them.
+
+    - `negative_weights`: the fraction of negative weights.
+    - `effective_shards` (`effective_examples`): `1 / sum_i w_i^2` for
+      normalised weights: 1 where one unit decides the step, the number of
+      units where all weigh the same.
+    - `dropped_shards` (`dropped_examples`): count of units whose loss or
+      gradient was not finite.
+
+    Args:
+        unit: `"shard"` or `"example"`.
+    """
+
+    def __init__(self, unit):
+        self.negative = keras.metrics.Mean(name="negative_weights")
+        self.effective = keras.metrics.Mean(name=f"effective_{unit}s")
+        self.dropped = keras.metrics.Sum(name=f"dropped_{unit}s")
+        self.all = [self.negative, self.effective, self.dropped]
+
+    def update(self, step):
+        self.negative.update_state(tf.cast(step.weights < 0, tf.float32))
+        self.effective.update_state(gradients.effective_units(step.weights))
+        self.dropped.update_state(tf.cast(step.dropped, tf.float32))
+
+    def reset(self):
+        for metric in self.all:
+            metric.reset_state()
+
+    def result(self):
+        return {metric.name: metric.result() for metric in self.all}

@@ -1,0 +1,90 @@
+"""What every weighting is: a unit, its statistics, and a rule."""
+
+
+class Weighting:
+    """Turns the alignment of the lower-level units into their weights.
+
+    A weighting is pure maths: it never sees a tape, a replica or a model.
+    `BilevelModel` computes, for every unit of the lower level, the statistics
+    that the weighting names, calls the weighting, and follows the weighted sum
+    of the units' gradients.
+
+    To write a new one, subclass, set the class attributes below and implement
+    `call`.
+
+    Attributes:
+        unit: `"shard"` or `"example"`: what carries a weight.
+        statistics: Tuple of the names that `call` reads, out of
+            `"alignment"` (inner product of the unit's gradient with the
+            upper-level gradient), `"norm"` (squared Euclidean norm of the
+            unit's gradient), `"gram"` (inner products among the units'
+            gradients; keeps every unit's gradient in memory) and `"loss"`.
+            Shards know all of them; examples know alignment and loss.
+            Without `"gram"`, `call` must be elementwise over the units, so
+            that each gradient can be folded into a running sum at once.
+        l1_normalize: Boolean, whether the weights of a group are divided by
+            the sum of their absolute values.
+        per_layer: Boolean, one group of weights per layer instead of one for
+            the whole network. Shards only.
+
+    Example:
+
+    ```python
+    @keras.saving.register_keras_serializable("my_package")
+    class PositiveAlignment(kb.weighting.Weighting):
+        unit = "example"
+        statistics = ("alignment",)
+        l1_normalize = True
+
+        def call(self, alignment):
+            return keras.ops.relu(alignment)
+    ```
+    """
+
+    unit = None
+    statistics = ("alignment",)
+    l1_normalize = False
+    per_layer = False
+
+    def call(self, **statistics):
+        """Returns the weights before normalisation.
+
+        Args:
+            **statistics: One float tensor for each name in `statistics`, of
+                shape `(groups, units)`, except `gram`, which is
+                `(groups, units, units)`.
+
+        Returns:
+            Float tensor of shape `(groups, units)`.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement `call(**statistics)`."
+        )
+
+    def recall(self, ids):
+        """Returns remembered weights of the examples `ids`, if there are any.
+
+        Args:
+            ids: Integer tensor of shape `(units,)`.
+
+        Returns:
+            Float tensor of shape `(1, units)`, or `None` (the default) where
+            the weights depend on this step's statistics alone.
+        """
+        return None
+
+    def update(self, ids, statistics, learning_rate):
+        """Updates what the weighting remembers, after the network's step.
+
+        Args:
+            ids: Integer tensor of shape `(units,)`, or `None`.
+            statistics: Dict of the tensors that `call` takes.
+            learning_rate: Scalar, the optimizer's current rate.
+        """
+
+    def get_config(self):
+        return {}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)

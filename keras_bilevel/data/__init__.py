@@ -1,5 +1,6 @@
 """Stratified super-batches and label noise."""
 
+from keras_bilevel.data import noise
 from keras_bilevel.data.epochs import EpochCounter
 from keras_bilevel.data.epochs import epoch_counters
 from keras_bilevel.data.stratified import stratified_batches

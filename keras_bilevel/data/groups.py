@@ -41,8 +41,7 @@ def array_groups(x, y, num_examples, stratify_by):
         return np.zeros(num_examples, "int64")
     if callable(stratify_by):
         examples = tf.data.Dataset.from_tensor_slices((x, y))
-        group_of = example_grouper(examples.element_spec, stratify_by)
-        return collect(examples.map(group_of))
+        return collect(examples.map(example_grouper(examples, stratify_by)))
     if isinstance(stratify_by, str):
         return _label_groups(y)
     return _given_groups(stratify_by, num_examples)
@@ -54,12 +53,11 @@ def collect(scalars):
     return np.concatenate(batches) if batches else np.zeros(0, "int64")
 
 
-def example_grouper(element_spec, stratify_by):
+def example_grouper(dataset, stratify_by):
     """The function from one example to its group.
 
     Args:
-        element_spec: The structure of `tf.TensorSpec` of one unbatched
-            example `(x, y, ...)`.
+        dataset: A `tf.data.Dataset` of single examples `(x, y, ...)`.
         stratify_by: `"label"`, a function or `None`.
 
     Returns:
@@ -76,7 +74,7 @@ def example_grouper(element_spec, stratify_by):
             "needs data that are arrays too. Received: stratify_by of type "
             f"{type(stratify_by).__name__} with a `tf.data.Dataset`. {MEND}"
         )
-    return _example_label_group(element_spec[1])
+    return _label_grouper(dataset)
 
 
 class _CallableGroup:
@@ -120,30 +118,27 @@ def _given_groups(groups, num_examples):
     return groups.astype("int64")
 
 
-def _example_label_group(spec):
+def _label_grouper(dataset):
+    spec = dataset.element_spec[1]
     if not isinstance(spec, tf.TensorSpec):
         raise _wrong_labels(f"a {type(spec).__name__}")
-    shape = spec.shape
     discrete = spec.dtype.is_integer or spec.dtype.is_bool
-    if shape.rank == 1 and shape[0] is None:
-        raise ValueError(
-            "Invalid value for argument `data`. Expected a dataset of single "
-            "examples. Received batches (labels of shape (None,)). Apply "
-            "`.unbatch()` first."
-        )
-    if discrete and shape.num_elements() == 1:
+    if discrete and spec.shape.num_elements() == 1:
         return lambda x, y, *_: tf.cast(tf.reshape(y, []), "int64")
-    numeric = discrete or spec.dtype.is_floating
-    if shape.rank == 1 and shape[0] > 1 and numeric:
+    if spec.shape.rank == 1 and (discrete or spec.dtype.is_floating):
+        # Soft labels and batches look alike: only the numbers tell.
+        for _, label, *_ in dataset.take(1):
+            if class_ids(label.numpy()[None]) is None:
+                raise _wrong_labels(f"{label.numpy()}")
         return _one_hot_group
-    raise _wrong_labels(f"dtype {spec.dtype.name} and shape {shape}")
+    raise _wrong_labels(f"dtype {spec.dtype.name} and shape {spec.shape}")
 
 
 def _one_hot_group(x, y, *_):
     label = tf.cast(y, "float32")
     binary = tf.reduce_all((label == 0) | (label == 1))
     one_hot = binary & (tf.reduce_sum(label) == 1)
-    tf.debugging.Assert(one_hot, [f"{_wrong_labels('')}", y])
+    tf.debugging.Assert(one_hot, [str(_wrong_labels("value")), y])
     return tf.argmax(label)
 
 

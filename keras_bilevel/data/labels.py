@@ -13,6 +13,12 @@ def is_one_hot(labels):
     return bool(binary and np.all(labels.sum(axis=-1) == 1))
 
 
+def is_integer_classes(labels):
+    """Whether labels have the shape and dtype of integer classes."""
+    column = labels.ndim == 2 and labels.shape[1] == 1
+    return labels.dtype.kind in "iub" and (labels.ndim == 1 or column)
+
+
 def class_ids(labels):
     """The class of each example.
 
@@ -24,12 +30,9 @@ def class_ids(labels):
     Returns:
         Integer array of shape `(n,)`, or `None` where the labels are neither.
     """
-    discrete = labels.dtype.kind in "iub"
-    if labels.ndim == 2 and labels.shape[1] > 1:
-        numeric = discrete or labels.dtype.kind == "f"
-        if numeric and is_one_hot(labels):
-            return labels.argmax(axis=-1)
-        return None
-    if discrete and labels.ndim in (1, 2):
+    if is_integer_classes(labels):
         return labels.reshape(-1).astype("int64")
+    vectors = labels.ndim == 2 and labels.dtype.kind in "iubf"
+    if vectors and labels.shape[1] > 1 and is_one_hot(labels):
+        return labels.argmax(axis=-1)
     return None

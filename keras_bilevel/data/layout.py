@@ -1,9 +1,10 @@
 """Where each member of a tuple goes in a super-batch."""
 
 import dataclasses
-import numbers
 
 import numpy as np
+
+from keras_bilevel.data.checks import check_integer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,10 +32,10 @@ class Layout:
     separate_validation: bool = False
 
     def __post_init__(self):
-        _check_integer("num_shards", self.num_shards, 2)
-        _check_integer("shard_size", self.shard_size, 1)
-        _check_integer("num_validation_shards", self.num_validation_shards, 1)
-        _check_integer("num_replicas", self.num_replicas, 1)
+        check_integer("num_shards", self.num_shards, 2)
+        check_integer("shard_size", self.shard_size, 1)
+        check_integer("num_validation_shards", self.num_validation_shards, 1)
+        check_integer("num_replicas", self.num_replicas, 1)
         if self.num_validation_shards >= self.num_shards:
             raise ValueError(
                 "Invalid value for argument `num_validation_shards`. Expected "
@@ -81,12 +82,3 @@ class Layout:
             training.reshape(self.num_replicas, -1),
         ]
         return np.concatenate(by_replica, axis=1).ravel()
-
-
-def _check_integer(name, value, least):
-    is_integer = isinstance(value, numbers.Integral)
-    if not is_integer or isinstance(value, bool) or value < least:
-        raise ValueError(
-            f"Invalid value for argument `{name}`. Expected an integer of at "
-            f"least {least}. Received: {name}={value}"
-        )

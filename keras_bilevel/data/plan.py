@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from keras_bilevel.data.pools import check_enough
 from keras_bilevel.data.pools import deal
 from keras_bilevel.data.seeds import generator
 
@@ -27,14 +28,13 @@ class EpochPlan:
     """
 
     def __init__(self, pools, layout, shuffle, seed, steps_per_epoch=None):
+        check_enough(pools, layout)
         self._pools = pools
         self._layout = layout
         self._shuffle = shuffle
         self._seed = seed
         self._pass_steps = int(pools.num_tuples.sum()) // layout.shard_size
         self.steps = steps_per_epoch or self._pass_steps
-        if self._pass_steps == 0:
-            raise _too_small(pools, layout)
 
     def __call__(self, epoch):
         """The super-batches of an epoch.
@@ -81,16 +81,3 @@ class EpochPlan:
         num_tuples = self._pools.num_tuples
         drawn = deal(pool.by_group(rng), pool.counts, num_tuples * num_members)
         return drawn.reshape(num_tuples.sum(), num_members)
-
-
-def _too_small(pools, layout):
-    needed = layout.training_members * layout.shard_size
-    return ValueError(
-        "Invalid value for argument `data`. Expected enough training examples "
-        f"for one super-batch: {layout.shard_size} tuples of "
-        f"{layout.training_members} examples of one group, at least {needed} "
-        f"examples. Received: {len(pools.training.members)} training examples "
-        f"that make {pools.num_tuples.sum()} tuples. Lower `shard_size` "
-        f"(received {layout.shard_size}) or `num_shards` "
-        f"(received {layout.num_shards})."
-    )

@@ -128,3 +128,19 @@ def _choose_validation(groups, num_groups, ratio, seed):
 def _pool(mask, groups, num_groups):
     members = np.flatnonzero(mask)
     return Pool(members, groups[members], num_groups)
+
+
+def check_enough(pools, layout):
+    """Raises a `ValueError` unless there is one full super-batch."""
+    num_tuples = pools.num_tuples.sum()
+    if num_tuples >= layout.shard_size:
+        return
+    needed = layout.training_members * layout.shard_size
+    raise ValueError(
+        "Invalid value for argument `data`. Expected enough examples for one "
+        f"super-batch: {layout.shard_size} tuples of {layout.training_members} "
+        f"training examples of one group, {needed} examples. Received: "
+        f"{len(pools.training.members)} training examples that make "
+        f"{num_tuples} tuples. Lower `shard_size` (received "
+        f"{layout.shard_size}) or `num_shards` (received {layout.num_shards})."
+    )

@@ -40,5 +40,5 @@ def report_rare(names, sizes, needed, rare):
     warnings.warn(
         f"{message} Their examples are repeated to fill one tuple an epoch; "
         "rare='drop' leaves them out.",
-        stacklevel=2,
+        stacklevel=4,
     )

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from keras_bilevel.data.array_batches import array_batches
 from keras_bilevel.data.array_batches import array_columns
+from keras_bilevel.data.checks import check_integer
 from keras_bilevel.data.groups import array_groups
 from keras_bilevel.data.layout import Layout
 from keras_bilevel.data.plan import EpochPlan
@@ -139,6 +140,7 @@ def stratified_batches(
     seed = fixed_seed(seed)
     if isinstance(data, tf.data.Dataset):
         _check_no_steps(steps_per_epoch)
+        check_integer("shuffle_buffer", shuffle_buffer, 1)
         dataset, counter = stream_batches(
             data,
             layout,
@@ -171,13 +173,8 @@ def _check_ratio(ratio):
 
 
 def _check_steps(steps):
-    if steps is None:
-        return
-    if not isinstance(steps, numbers.Integral) or steps < 1:
-        raise ValueError(
-            "Invalid value for argument `steps_per_epoch`. Expected a positive "
-            f"integer or None. Received: steps_per_epoch={steps}"
-        )
+    if steps is not None:
+        check_integer("steps_per_epoch", steps, 1)
 
 
 def _check_no_steps(steps):

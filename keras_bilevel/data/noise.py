@@ -1,0 +1,368 @@
+"""Label noise, and pixel noise, of the papers' experiments.
+
+All functions return a noisy copy and a mask that is `True` where it differs
+from what was given. The same seed gives the same result.
+"""
+
+import numbers
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_bilevel.data.checks import check_integer
+from keras_bilevel.data.labels import class_ids
+from keras_bilevel.data.labels import is_integer_classes
+from keras_bilevel.data.seeds import fixed_seed
+from keras_bilevel.data.seeds import generator
+
+
+def symmetric(labels, fraction, num_classes=None, *, exact=True, seed=None):
+    """Replaces labels by uniformly drawn other ones.
+
+    Args:
+        labels: Integer array of shape `(n,)` or `(n, 1)`, or one-hot array of
+            shape `(n, num_classes)`.
+        fraction: Float in `[0, 1]`, the share of labels to replace.
+        num_classes: Integer. Defaults to `None`: the width of one-hot
+            labels, or the largest label plus one.
+        exact: Boolean. `True` replaces exactly `round(fraction * n_c)` of the
+            `n_c` labels of each class, as in the paper; `False` replaces each
+            label independently with probability `fraction`. Defaults to
+            `True`.
+        seed: Non-negative integer. `None` draws one, see
+            `stratified_batches`. Defaults to `None`.
+
+    Returns:
+        A tuple `(noisy, mask)`: the noisy labels in the shape and dtype of
+        `labels`, and a boolean array of shape `(n,)`.
+
+    Raises:
+        ValueError: If `fraction` is outside of `[0, 1]` or `labels` are
+            neither integers nor one-hot.
+
+    Example:
+
+    >>> noisy, mask = symmetric(np.zeros(10, "int64"), 0.4, 10, seed=0)
+    >>> int(mask.sum())
+    4
+
+    Reference:
+        [Deep Bilevel Learning](https://arxiv.org/abs/1809.01465)
+        (Jenni and Favaro, 2018), section 5.3.
+    """
+    old, num_classes = _read(labels, num_classes)
+    rng = generator(fixed_seed(seed))
+    chosen = _choose(old, fraction, exact, rng)
+    shift = rng.integers(1, num_classes, size=len(old))
+    return _write(labels, old, (old + chosen * shift) % num_classes)
+
+
+def pair_flip(labels, fraction, num_classes=None, *, exact=True, seed=None):
+    """Replaces labels by the next class, the last class by the first.
+
+    Args:
+        labels: Integer array of shape `(n,)` or `(n, 1)`, or one-hot array of
+            shape `(n, num_classes)`.
+        fraction: Float in `[0, 1]`, the share of labels to replace.
+        num_classes: Integer. Defaults to `None`: the width of one-hot
+            labels, or the largest label plus one.
+        exact: Boolean. `True` replaces exactly `round(fraction * n_c)` of the
+            `n_c` labels of each class, `False` each label independently with
+            probability `fraction`. Defaults to `True`.
+        seed: Non-negative integer. `None` draws one. Defaults to `None`.
+
+    Returns:
+        A tuple `(noisy, mask)`, see `symmetric`.
+
+    Example:
+
+    >>> pair_flip(np.array([0, 1, 2]), 1.0, seed=0)[0]
+    array([1, 2, 0])
+
+    Reference:
+        [Co-teaching](https://arxiv.org/abs/1804.06872) (Han et al., 2018),
+        section 4.
+    """
+    old, num_classes = _read(labels, num_classes)
+    chosen = _choose(old, fraction, exact, generator(fixed_seed(seed)))
+    return _write(labels, old, (old + chosen) % num_classes)
+
+
+def uniform(labels, num_classes=None, *, seed=None):
+    """Replaces all labels by uniformly drawn ones.
+
+    About one in `num_classes` labels stays right by chance.
+
+    Args:
+        labels: Integer array of shape `(n,)` or `(n, 1)`, or one-hot array of
+            shape `(n, num_classes)`.
+        num_classes: Integer. Defaults to `None`: the width of one-hot
+            labels, or the largest label plus one.
+        seed: Non-negative integer. `None` draws one. Defaults to `None`.
+
+    Returns:
+        A tuple `(noisy, mask)`, see `symmetric`.
+
+    Example:
+
+    >>> noisy, mask = uniform(np.zeros(1000, "int64"), num_classes=10)
+    >>> bool(0.8 < mask.mean() < 1.0)
+    True
+    """
+    old, num_classes = _read(labels, num_classes)
+    rng = generator(fixed_seed(seed))
+    return _write(labels, old, rng.integers(num_classes, size=len(old)))
+
+
+def confusion(labels, matrix, *, seed=None):
+    """Draws each label from its class's row of a confusion matrix.
+
+    Args:
+        labels: Integer array of shape `(n,)` or `(n, 1)`, or one-hot array of
+            shape `(n, num_classes)`.
+        matrix: Float array of shape `(num_classes, num_classes)`: in row `i`
+            the probabilities of what becomes of label `i`.
+        seed: Non-negative integer. `None` draws one. Defaults to `None`.
+
+    Returns:
+        A tuple `(noisy, mask)`, see `symmetric`.
+
+    Raises:
+        ValueError: If `matrix` is not square, has negative entries or rows
+            that do not sum to 1.
+
+    Example:
+
+    >>> confusion(np.array([0, 1, 1]), [[1.0, 0.0], [1.0, 0.0]])[0]
+    array([0, 0, 0])
+
+    Reference:
+        [SOSELETO](https://arxiv.org/abs/1805.09622)
+        (Litany and Freedman, 2018), section 4.2.
+    """
+    matrix = _check_matrix(matrix)
+    old, num_classes = _read(labels, len(matrix))
+    rng = generator(fixed_seed(seed))
+    new = old.copy()
+    for label in range(num_classes):
+        members = np.flatnonzero(old == label)
+        row = matrix[label]
+        new[members] = rng.choice(num_classes, size=len(members), p=row)
+    return _write(labels, old, new)
+
+
+def random_confusion_matrix(num_classes, fraction, seed=None):
+    """A confusion matrix with random mistakes.
+
+    The diagonal is `1 - fraction`; the rest of each row is spread over the
+    other classes at random, uniformly among all ways to do so (the paper
+    says "chosen randomly").
+
+    Args:
+        num_classes: Integer, at least 2.
+        fraction: Float in `[0, 1]`, the noise level.
+        seed: Non-negative integer. `None` draws one. Defaults to `None`.
+
+    Returns:
+        Float array of shape `(num_classes, num_classes)`, its rows summing
+        to 1. Use it with `confusion`.
+
+    Example:
+
+    >>> matrix = random_confusion_matrix(10, 0.4, seed=0)
+    >>> bool(np.allclose(np.diag(matrix), 0.6))
+    True
+
+    Reference:
+        [SOSELETO](https://arxiv.org/abs/1805.09622)
+        (Litany and Freedman, 2018), section 4.2.
+    """
+    _check_fraction(fraction)
+    check_integer("num_classes", num_classes, 2)
+    rng = generator(fixed_seed(seed))
+    others = rng.dirichlet(np.ones(num_classes - 1), size=num_classes)
+    matrix = np.full((num_classes, num_classes), 1.0 - fraction)
+    matrix[~np.eye(num_classes, dtype=bool)] = fraction * others.ravel()
+    return matrix
+
+
+def pixel_permutation(images, *, per_image=True, seed=None):
+    """Shuffles the pixels of images; the channels of a pixel stay together.
+
+    Args:
+        images: Array of shape `(n, height, width)` or
+            `(n, height, width, channels)`.
+        per_image: Boolean. `True` permutes each image in its own fixed way,
+            `False` all in the same. Defaults to `True`.
+        seed: Non-negative integer. `None` draws one. Defaults to `None`.
+
+    Returns:
+        A tuple `(noisy, mask)`: the images in the shape and dtype of
+        `images`, and a boolean array of shape `(n,)`, `True` where an image
+        changed.
+
+    Example:
+
+    >>> noisy, mask = pixel_permutation(np.random.rand(4, 8, 8, 3), seed=0)
+    >>> noisy.shape
+    (4, 8, 8, 3)
+
+    Reference:
+        [Deep Bilevel Learning](https://arxiv.org/abs/1809.01465)
+        (Jenni and Favaro, 2018), section 5.2 and Table 2.
+    """
+    images = np.asarray(images)
+    if images.ndim not in (3, 4):
+        raise ValueError(
+            "Invalid value for argument `images`. Expected shape (n, height, "
+            "width) or (n, height, width, channels). Received: "
+            f"images.shape={images.shape}"
+        )
+    rng = generator(fixed_seed(seed))
+    num_pixels = images.shape[1] * images.shape[2]
+    pixels = images.reshape(len(images), num_pixels, -1)
+    if per_image:
+        noisy = np.empty_like(pixels)
+        for i, image in enumerate(pixels):
+            noisy[i] = image[rng.permutation(num_pixels)]
+    else:
+        noisy = pixels[:, rng.permutation(num_pixels)]
+    changed = np.any(noisy != pixels, axis=(1, 2))
+    return noisy.reshape(images.shape), changed
+
+
+def predicted(model, x, labels, *, batch_size=32, seed=None):
+    """Replaces all labels by what a network takes them for.
+
+    The network runs as in training, with dropout, so that it makes more
+    mistakes, of a kind that people make too. Its variables, such as the
+    moving statistics of `BatchNormalization`, are left as they were.
+
+    Args:
+        model: A Keras model with outputs of shape `(n, num_classes)`.
+        x: Inputs of the model, an array or a structure of arrays of shape
+            `(n, ...)`.
+        labels: Integer array of shape `(n,)` or `(n, 1)`, or one-hot array of
+            shape `(n, num_classes)`.
+        batch_size: Integer, examples per forward pass. Defaults to `32`.
+        seed: Non-negative integer, for the dropout of layers that have a
+            `keras.random.SeedGenerator`, as Keras' own do. `None` draws one.
+            Defaults to `None`.
+
+    Returns:
+        A tuple `(noisy, mask)`, see `symmetric`.
+
+    Example:
+
+    ```python
+    noisy, mask = predicted(pretrained, x_train, y_train, seed=0)
+    mask.mean()  # The noise level.
+    ```
+
+    Reference:
+        [Deep Bilevel Learning](https://arxiv.org/abs/1809.01465)
+        (Jenni and Favaro, 2018), section 5.3 and Table 4.
+    """
+    old, _ = _read(labels, None)
+    inputs = keras.tree.lists_to_tuples(x)
+    batches = tf.data.Dataset.from_tensor_slices(inputs).batch(batch_size)
+    if not model.built:
+        model(next(iter(batches)))
+    rng = generator(fixed_seed(seed))
+    state = [(v, v.numpy()) for v in model.non_trainable_variables]
+    try:
+        outputs = _training_outputs(model, batches, rng)
+    finally:
+        for variable, value in state:
+            variable.assign(value)
+    if outputs.ndim != 2 or outputs.shape[1] < 2 or len(outputs) != len(old):
+        raise ValueError(
+            "Invalid value for argument `model`. Expected one output of shape "
+            f"({len(old)}, num_classes) for the inputs given. Received: "
+            f"outputs of shape {outputs.shape}"
+        )
+    return _write(labels, old, outputs.argmax(axis=-1))
+
+
+def _training_outputs(model, batches, rng):
+    for variable in model.non_trainable_variables:
+        if variable.name == "seed_generator_state":
+            variable.assign(rng.integers(2**31, size=variable.shape))
+    forward = tf.function(
+        lambda batch: model(batch, training=True),
+        input_signature=[batches.element_spec],
+    )
+    return np.concatenate([forward(batch).numpy() for batch in batches])
+
+
+def _read(labels, num_classes):
+    """The classes as integers of shape `(n,)`, and how many there are."""
+    labels = np.asarray(labels)
+    classes = class_ids(labels)
+    if classes is None:
+        raise ValueError(
+            "Invalid value for argument `labels`. Expected integers of shape "
+            "(n,) or (n, 1), or one-hot vectors of shape (n, num_classes). "
+            f"Received: dtype {labels.dtype} and shape {labels.shape}"
+        )
+    if num_classes is None:
+        one_hot = not is_integer_classes(labels)
+        num_classes = labels.shape[1] if one_hot else classes.max() + 1
+    check_integer("num_classes", num_classes, 2)
+    if classes.min() < 0 or classes.max() >= num_classes:
+        raise ValueError(
+            "Invalid value for argument `labels`. Expected classes in "
+            f"[0, {num_classes}). Received: classes from {classes.min()} to "
+            f"{classes.max()}"
+        )
+    return classes, int(num_classes)
+
+
+def _write(labels, old, new):
+    """The new classes in the form of `labels`, and where they changed."""
+    labels = np.asarray(labels)
+    if is_integer_classes(labels):
+        noisy = new.reshape(labels.shape).astype(labels.dtype)
+    else:
+        noisy = np.zeros_like(labels)
+        noisy[np.arange(len(new)), new] = 1
+    return noisy, new != old
+
+
+def _choose(classes, fraction, exact, rng):
+    """Boolean array of shape `(n,)`: which labels to replace."""
+    _check_fraction(fraction)
+    if not exact:
+        return rng.random(len(classes)) < fraction
+    chosen = np.zeros(len(classes), bool)
+    for label in np.unique(classes):
+        members = np.flatnonzero(classes == label)
+        count = round(fraction * len(members))
+        chosen[rng.choice(members, size=count, replace=False)] = True
+    return chosen
+
+
+def _check_fraction(fraction):
+    if not isinstance(fraction, numbers.Real) or not 0 <= fraction <= 1:
+        raise ValueError(
+            "Invalid value for argument `fraction`. Expected a float in "
+            f"[0, 1]. Received: fraction={fraction}"
+        )
+
+
+def _check_matrix(matrix):
+    matrix = np.asarray(matrix, "float64")
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise ValueError(
+            "Invalid value for argument `matrix`. Expected a square matrix. "
+            f"Received: matrix.shape={matrix.shape}"
+        )
+    sums = matrix.sum(axis=1, keepdims=True)
+    if np.any(matrix < 0) or not np.allclose(sums, 1, atol=1e-5):
+        raise ValueError(
+            "Invalid value for argument `matrix`. Expected rows of "
+            "probabilities that sum to 1. Received: rows that sum to "
+            f"{sums.ravel()}, smallest entry {matrix.min()}"
+        )
+    return matrix / sums

@@ -257,14 +257,19 @@ class BilevelModel(Wrapper):
         # What observers have seen belongs to the state of a run: a run that
         # is resumed from a backup goes on with it.
         for position, observer in enumerate(self._observers):
-            for name, variable in observer.state().items():
-                store[f"{position}_{name}"] = variable.numpy()
+            for name, value in observer.get_state().items():
+                store[f"{position}_{name}"] = value
 
     def load_own_variables(self, store):
         for position, observer in enumerate(self._observers):
-            for name, variable in observer.state().items():
-                if f"{position}_{name}" in store.keys():
-                    variable.assign(store[f"{position}_{name}"])
+            prefix = f"{position}_"
+            observer.set_state(
+                {
+                    key.removeprefix(prefix): store[key][...]
+                    for key in store.keys()
+                    if key.startswith(prefix)
+                }
+            )
 
     def get_config(self):
         config = super().get_config()

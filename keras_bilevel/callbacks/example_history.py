@@ -1,0 +1,85 @@
+"""Which labels to look at, from the predictions made while training."""
+
+import numpy as np
+import tensorflow as tf
+
+from keras_bilevel.callbacks import labels
+from keras_bilevel.callbacks.observer import Observer
+
+
+class ExampleHistory(Observer):
+    """Keeps the running probability of each example's given label.
+
+    The predictions are the training steps' own: there is no extra pass. An
+    example whose label the network does not come to believe, because other
+    examples' gradients never agreed with it, is a suspect.
+
+    It needs ids: `fit` on arrays gives them (the row numbers);
+    `kb.data.stratified_batches` does with `ids=True`.
+
+    Args:
+        num_examples: Integer, ids are in `[0, num_examples)`.
+        output: Name or index of the output to watch, where there are several.
+            Defaults to `None`.
+
+    Attributes:
+        given_probability: Float array of shape `(num_examples,)`, the mean
+            over all visits; NaN where an example was never visited.
+
+    Example:
+
+    ```python
+    history = kb.callbacks.ExampleHistory(len(x))
+    model.fit(x, y, batch_size=128, epochs=30, callbacks=[history])
+    look_at = history.suspects()[:100]
+    ```
+    """
+
+    def __init__(self, num_examples, output=None):
+        super().__init__()
+        if num_examples < 1:
+            raise ValueError(
+                "Invalid value for argument `num_examples`. Expected a "
+                f"positive integer. Received: num_examples={num_examples}"
+            )
+        self.num_examples = num_examples
+        self.output = output
+
+    def observe(self, step):
+        batch = step.batch
+        if batch.ids is None:
+            raise ValueError(
+                "Expected batches with ids for `ExampleHistory`. Received: "
+                "batches without. Build them with `kb.data."
+                "stratified_batches(..., ids=True)`, or pass arrays to `fit`."
+            )
+        y, y_pred, loss = batch.y, step.y_pred, self.model.loss
+        if self.output is not None:
+            y, y_pred = y[self.output], y_pred[self.output]
+            loss = loss[self.output] if hasattr(loss, "keys") else loss
+        probability = labels.given_probability(
+            y, y_pred, labels.predicts_logits(loss)
+        )
+        self._add(batch.ids, probability)
+
+    def _add(self, ids, probability):
+        finite = tf.math.is_finite(probability)
+        probability = tf.where(finite, probability, 0.0)
+        sums = self.variable("sum", (self.num_examples,), "float32")
+        visits = self.variable("visits", (self.num_examples,), "int32")
+        sums.value.scatter_add(tf.IndexedSlices(probability, ids))
+        visits.value.scatter_add(
+            tf.IndexedSlices(tf.cast(finite, tf.int32), ids)
+        )
+
+    @property
+    def given_probability(self):
+        sums = self.variable("sum", (self.num_examples,), "float32").numpy()
+        visits = self.variable("visits", (self.num_examples,), "int32").numpy()
+        return np.where(visits > 0, sums / np.maximum(visits, 1), np.nan)
+
+    def suspects(self):
+        """Returns the ids of all visited examples, most suspect first."""
+        probability = self.given_probability
+        order = np.argsort(probability, kind="stable")
+        return order[~np.isnan(probability[order])]

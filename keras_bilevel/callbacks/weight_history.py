@@ -1,0 +1,97 @@
+"""The weights of every step, in bounded memory."""
+
+import numpy as np
+import tensorflow as tf
+
+from keras_bilevel.callbacks.observer import Observer
+
+
+class WeightHistory(Observer):
+    """Keeps the weights of the last `capacity` training steps.
+
+    Groups of weights (`per_layer=True`) are averaged.
+
+    Args:
+        capacity: Integer, number of steps to keep. Defaults to `10_000`.
+        log_dir: String, where to write a TensorBoard histogram of each epoch's
+            weights; `None` writes none. Defaults to `None`.
+
+    Attributes:
+        weights: Float array of shape `(steps, units)`, oldest step first.
+        num_steps: Integer, number of steps seen, kept or not.
+
+    Example:
+
+    ```python
+    history = kb.callbacks.WeightHistory(log_dir="logs")
+    model.fit(x, y, batch_size=128, callbacks=[history])
+    history.plot().savefig("weights.png")
+    ```
+    """
+
+    def __init__(self, capacity=10_000, log_dir=None):
+        super().__init__()
+        if capacity < 1:
+            raise ValueError(
+                "Invalid value for argument `capacity`. Expected a positive "
+                f"integer. Received: capacity={capacity}"
+            )
+        self.capacity = capacity
+        self.log_dir = log_dir
+        self._first_step_of_epoch = 0
+
+    def observe(self, step):
+        row = tf.reduce_mean(step.weights, axis=0)
+        kept = self.variable("kept", (self.capacity, row.shape[0]), "float32")
+        count = self.variable("count", (), "int32")
+        position = tf.reshape(count.value % self.capacity, (1, 1))
+        kept.value.scatter_nd_update(position, row[None])
+        count.assign(count.value + 1)
+
+    @property
+    def num_steps(self):
+        return int(self.variable("count", (), "int32").numpy())
+
+    @property
+    def weights(self):
+        if self.num_steps == 0:
+            return np.zeros((0, 0), "float32")
+        kept = self.get_state()["kept"]
+        if self.num_steps <= self.capacity:
+            return kept[: self.num_steps]
+        return np.roll(kept, -(self.num_steps % self.capacity), axis=0)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._first_step_of_epoch = self.num_steps
+
+    def on_epoch_end(self, epoch, logs=None):
+        fresh = self.num_steps - self._first_step_of_epoch
+        if self.log_dir is None or fresh == 0:
+            return
+        writer = tf.summary.create_file_writer(self.log_dir)
+        with writer.as_default():
+            tf.summary.histogram("weights", self.weights[-fresh:], epoch)
+        writer.close()
+
+    def plot(self):
+        """Returns a `matplotlib` figure of the weights against steps."""
+        from matplotlib.figure import Figure
+
+        weights = self.weights
+        steps = np.arange(self.num_steps - len(weights), self.num_steps)
+        figure = Figure(figsize=(7, 4), layout="constrained")
+        axes = figure.subplots()
+        for low, high in ((0, 100), (25, 75)):
+            axes.fill_between(
+                steps,
+                np.percentile(weights, low, axis=1),
+                np.percentile(weights, high, axis=1),
+                alpha=0.3,
+                color="tab:blue",
+                label=f"{low} to {high} % of the units",
+            )
+        axes.plot(steps, np.median(weights, axis=1), label="median")
+        axes.axhline(0.0, color="black", linewidth=0.5)
+        axes.set(xlabel="step", ylabel="weight")
+        axes.legend()
+        return figure

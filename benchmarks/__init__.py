@@ -1,0 +1,1 @@
+"""Experiments that show what the library does, and what it does not."""

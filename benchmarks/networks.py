@@ -1,0 +1,68 @@
+"""All networks of the experiments, by name."""
+
+import keras
+from keras import layers
+
+
+def build(name, input_shape, num_classes):
+    """Returns a fresh network with logits as its output.
+
+    Args:
+        name: One of `NETWORKS`.
+        input_shape: Shape of one image.
+        num_classes: Integer.
+    """
+    if name not in NETWORKS:
+        raise ValueError(
+            f"Unknown network. Expected one of {sorted(NETWORKS)}. "
+            f"Received: {name!r}"
+        )
+    hidden = NETWORKS[name]()
+    logits = layers.Dense(num_classes, name="logits")
+    return keras.Sequential(
+        [keras.Input(input_shape), *hidden, logits], name=name
+    )
+
+
+def mlp():
+    """One hidden layer of 256, on 28x28 images 784-256-10."""
+    return [layers.Flatten(), layers.Dense(256, activation="relu")]
+
+
+def cnn(batch_normalization=False):
+    """Three blocks of a 3x3 convolution and pooling."""
+    hidden = []
+    for filters in (32, 64, 64):
+        hidden.append(layers.Conv2D(filters, 3, padding="same"))
+        if batch_normalization:
+            hidden.append(layers.BatchNormalization())
+        hidden += [layers.ReLU(), layers.MaxPooling2D(2)]
+    return [*hidden, layers.Flatten(), layers.Dense(128, activation="relu")]
+
+
+def cnn_bn():
+    """`cnn` with batch normalization before each ReLU."""
+    return cnn(batch_normalization=True)
+
+
+def cifarnet():
+    """The AlexNet-style network of the paper and of Zhang et al. (2017).
+
+    Two modules of a 5x5 convolution and 3x3 max-pooling, two dense layers and
+    one dropout layer. Left out: the local response normalization of each
+    module, which Keras has no layer for, and the crop to 28x28.
+    """
+    module = []
+    for _ in range(2):
+        module.append(layers.Conv2D(64, 5, padding="same", activation="relu"))
+        module.append(layers.MaxPooling2D(3, strides=2, padding="same"))
+    return [
+        *module,
+        layers.Flatten(),
+        layers.Dense(384, activation="relu"),
+        layers.Dropout(0.5),
+        layers.Dense(192, activation="relu"),
+    ]
+
+
+NETWORKS = {"mlp": mlp, "cnn": cnn, "cnn_bn": cnn_bn, "cifarnet": cifarnet}

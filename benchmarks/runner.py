@@ -1,0 +1,176 @@
+"""Runs any experiment: flags, presets, progress, results, resumption."""
+
+import dataclasses
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import app
+from absl import flags
+
+import keras_bilevel as kb
+from benchmarks import render
+from benchmarks import training
+from benchmarks.journal import Journal
+
+DATA_DIR = flags.DEFINE_string(
+    "data_dir",
+    None,
+    "Folder with prepared TensorFlow Datasets. Without it they are downloaded.",
+)
+OUT = flags.DEFINE_string(
+    "out", None, "Folder for the results. Defaults to out/<experiment>."
+)
+PRESET = flags.DEFINE_enum(
+    "preset", "quick", ["quick", "paper"], "How much to run; see README.md."
+)
+SEEDS = flags.DEFINE_list(
+    "seeds", None, "How many seeds (3), or which ones (0,1,4; a single: 4,)."
+)
+VERBOSE = flags.DEFINE_enum(
+    "verbose", "0", ["0", "1", "2"], "That of Keras' `fit`."
+)
+THREADS = flags.DEFINE_integer(
+    "threads", None, "Limit for TensorFlow's threads. Defaults to all cores."
+)
+PART = flags.DEFINE_string(
+    "part",
+    "1/1",
+    "2/3 makes every third run from the second on: processes that share an "
+    "experiment. Start once more without it to get the report.",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What to run and what to make of it.
+
+    Attributes:
+        name: Names the files with the results.
+        presets: Dict of dicts: the settings of each preset. `seeds` is the
+            list of seeds.
+        stages: Functions `(preset, records) -> list of settings`. A stage
+            begins when all runs of the one before it are done, and gets
+            all records so far.
+        report: Function `records -> render.Report`.
+        run: Function `(settings, data_dir, verbose) -> metrics`, a dict of
+            JSON values.
+    """
+
+    name: str
+    presets: dict
+    stages: tuple
+    report: Callable
+    run: Callable = training.run
+
+
+def main(choose):
+    """Runs an experiment as the command line says.
+
+    Args:
+        choose: Function that returns the `Experiment`, called when the flags
+            are parsed.
+    """
+    app.run(lambda argv: _main(choose()))
+
+
+def _main(experiment):
+    if THREADS.value:
+        tf.config.threading.set_intra_op_parallelism_threads(THREADS.value)
+        tf.config.threading.set_inter_op_parallelism_threads(THREADS.value)
+    preset = dict(experiment.presets[PRESET.value])
+    if SEEDS.value:
+        preset["seeds"] = parse_seeds(SEEDS.value)
+    out = Path(OUT.value or Path("out") / experiment.name)
+    records = execute(
+        experiment,
+        preset,
+        Journal(out / f"{experiment.name}.jsonl"),
+        lambda settings: experiment.run(
+            settings, data_dir=DATA_DIR.value, verbose=int(VERBOSE.value)
+        ),
+        part=parse_part(PART.value),
+    )
+    if records:
+        render.write(experiment.report(records), out, experiment.name)
+
+
+def parse_seeds(words):
+    """Returns the seeds of `["3"]` (0, 1, 2), `["0", "4"]`, `["4", ""]`."""
+    if len(words) == 1:
+        return list(range(int(words[0])))
+    return [int(word) for word in words if word]
+
+
+def parse_part(text):
+    """Returns `(position, count)` of "2/3", counted from 0: `(1, 3)`."""
+    position, count = (int(word) for word in text.split("/"))
+    if not 1 <= position <= count:
+        raise ValueError(f"Expected --part=i/n, i in [1, n]. Received: {text}")
+    return position - 1, count
+
+
+def execute(experiment, preset, journal, run, part=(0, 1)):
+    """Makes all runs that are not in the journal yet.
+
+    Args:
+        experiment: An `Experiment`.
+        preset: One of its presets.
+        journal: A `Journal`.
+        run: Function `settings -> metrics`.
+        part: Tuple `(position, count)`: make every `count`-th run only.
+
+    Returns:
+        List of records: the finished runs of this preset.
+    """
+    records = []
+    for stage in experiment.stages:
+        plan = stage(preset, records)
+        mine = plan[part[0] :: part[1]]
+        for position, settings in enumerate(mine, start=1):
+            label = f"[{position}/{len(mine)}] {render.describe(settings)}"
+            _run_once(experiment.name, label, settings, journal, run)
+        found = journal.find(plan)
+        records += found
+        if len(found) < len(plan):
+            print(f"{len(plan) - len(found)} runs of other parts to come.")
+            break
+    return records
+
+
+def _run_once(name, label, settings, journal, run):
+    if journal.find([settings]):
+        print(f"{label}: already in {journal.path}", flush=True)
+        return
+    print(f"{label} ...", flush=True)
+    start = time.perf_counter()
+    metrics = run(settings)
+    seconds = round(time.perf_counter() - start, 1)
+    journal.append(
+        {
+            "experiment": name,
+            "seed": settings["seed"],
+            "settings": settings,
+            "metrics": metrics,
+            "versions": _versions(),
+            "seconds": seconds,
+        }
+    )
+    evaluated = "held_out" if "held_out" in metrics else "test"
+    result = f"{evaluated} {metrics[evaluated]:.3f} in {seconds:.0f} s"
+    print(f"    {result}", flush=True)
+    keras.backend.clear_session()
+
+
+def _versions():
+    return {
+        "keras_bilevel": kb.__version__,
+        "keras": keras.__version__,
+        "tensorflow": tf.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }

@@ -204,11 +204,53 @@ def curves(records, rows, columns, lines=method, kinds=tuple(STYLES)):
     return panels(records, rows, columns, draw, "epoch", legend)
 
 
+def rates(records, rows, columns, lines, metric, ylabel):
+    """Draws a metric against the rate, mean and one deviation over seeds.
+
+    Args:
+        records: List of records.
+        rows: Function of the settings: the row of a panel.
+        columns: Function of the settings: the column of a panel.
+        lines: Function of the settings: the colour of a line.
+        metric: Name of a metric in [0, 1].
+        ylabel: String.
+
+    Returns:
+        A `matplotlib` figure.
+    """
+    looks = {
+        name: {
+            "color": COLORS[i % len(COLORS)],
+            "linestyle": ("-", "--")[i // len(COLORS)],
+            "marker": "o",
+        }
+        for i, name in enumerate(group(records, lines))
+    }
+
+    def draw(axes, members):
+        for name, runs in group(members, lines).items():
+            points = sorted(group(runs, lambda s: s["learning_rate"]).items())
+            values = [
+                spread([run["metrics"][metric] for run in at_rate])
+                for _, at_rate in points
+            ]
+            mean, deviation = np.array(values).T
+            axes.errorbar(
+                [rate for rate, _ in points],
+                mean,
+                np.nan_to_num(deviation),
+                **looks[name],
+            )
+        axes.set_xscale("log")
+
+    return panels(records, rows, columns, draw, "rate", looks, ylabel)
+
+
 def _colors(records, lines):
     return dict(zip(group(records, lines), COLORS))
 
 
-def panels(records, rows, columns, draw, xlabel, legend):
+def panels(records, rows, columns, draw, xlabel, legend, ylabel="accuracy"):
     """Draws one panel for each row and column, and one legend for all.
 
     Args:
@@ -218,6 +260,7 @@ def panels(records, rows, columns, draw, xlabel, legend):
         draw: Function of axes and the panel's records.
         xlabel: String.
         legend: Dict from text to how its line looks, a dict.
+        ylabel: String.
 
     Returns:
         A `matplotlib` figure.
@@ -236,7 +279,7 @@ def panels(records, rows, columns, draw, xlabel, legend):
             axes.set_title(f"{name}, {column}", fontsize=10)
             axes.set(xlabel=xlabel, ylim=(0, 1))
             axes.grid(alpha=0.3)
-        line[0].set_ylabel("accuracy")
+        line[0].set_ylabel(ylabel)
     figure.legend(
         handles=[Line2D([], [], label=k, **v) for k, v in legend.items()],
         loc="outside lower center",

@@ -79,6 +79,7 @@ def main(choose):
 
 
 def _main(experiment):
+    tf.get_logger().setLevel("ERROR")
     if THREADS.value:
         tf.config.threading.set_intra_op_parallelism_threads(THREADS.value)
         tf.config.threading.set_inter_op_parallelism_threads(THREADS.value)
@@ -125,7 +126,8 @@ def execute(experiment, preset, journal, run, part=(0, 1)):
         part: Tuple `(position, count)`: make every `count`-th run only.
 
     Returns:
-        List of records: the finished runs of this preset.
+        List of the records of all runs of the preset; empty as long as some
+        are missing.
     """
     records = []
     for stage in experiment.stages:
@@ -138,7 +140,7 @@ def execute(experiment, preset, journal, run, part=(0, 1)):
         records += found
         if len(found) < len(plan):
             print(f"{len(plan) - len(found)} runs of other parts to come.")
-            break
+            return []
     return records
 
 

@@ -1,0 +1,173 @@
+"""Which rates can one take?
+
+The rule under test: a rate is stable for Deep Bilevel about where it is
+stable for plain SGD *with batches as large as the validation shards* V. So
+each weighting is compared with SGD on batches of |V|, and with SGD on batches
+as large as its whole super-batch.
+"""
+
+import itertools
+import math
+
+from benchmarks import render
+from benchmarks import runner
+from benchmarks import training
+
+BATCH_SIZE = 256
+NUM_TRAIN = 1437  # Of digits.
+PRESETS = {
+    "quick": {
+        "networks": ["mlp"],
+        "rates": [0.01, 0.03, 0.1],
+        "shards": [(8, 1), (32, 1)],
+        "steps": 100,
+        "seeds": [0],
+    },
+    "paper": {
+        "networks": ["mlp", "cnn", "cnn_bn"],
+        "rates": [0.003, 0.01, 0.03, 0.1, 0.3],
+        # Examples per shard, and how many shards validate.
+        "shards": [(4, 1), (4, 4), (8, 1), (8, 4), (32, 1), (32, 4)],
+        "steps": 500,
+        "seeds": [0],
+    },
+}
+
+
+def _plan(preset, records):
+    parts = sorted({size * count for size, count in preset["shards"]})
+    methods = [
+        {"method": "sgd", "batch_size": size} for size in [*parts, BATCH_SIZE]
+    ] + [
+        {"batch_size": BATCH_SIZE, **training.bilevel(BATCH_SIZE // size, v)}
+        for size, v in preset["shards"]
+    ]
+    return [
+        training.settings(
+            **method,
+            dataset="digits",
+            network=network,
+            learning_rate=rate,
+            **_epochs(method["batch_size"], preset["steps"]),
+            seed=seed,
+        )
+        for seed, network, method, rate in itertools.product(
+            preset["seeds"], preset["networks"], methods, preset["rates"]
+        )
+    ]
+
+
+def _epochs(batch_size, steps):
+    """As many epochs as it takes to make that many steps."""
+    epochs = math.ceil(steps / (NUM_TRAIN // batch_size))
+    return {"epochs": epochs, "every": epochs}
+
+
+def _step_size(settings):
+    """|V|, the examples that a step's noise comes from, by the rule."""
+    if settings["method"] == "sgd":
+        return settings["batch_size"]
+    shard_size = settings["batch_size"] // settings["num_shards"]
+    return shard_size * settings["num_validation_shards"]
+
+
+def _line(settings):
+    if settings["method"] == "bilevel":
+        count = settings["num_validation_shards"]
+        return f"Deep Bilevel, {count} of the shards validating"
+    if settings["batch_size"] == BATCH_SIZE:
+        return f"SGD, batches of {BATCH_SIZE}"
+    return "SGD, batches of |V|"
+
+
+def largest_stable_rate(records):
+    """Returns the largest rate up to which no run ran away, or `None`."""
+    groups = render.group(records, lambda s: s["learning_rate"])
+    stable = None
+    for rate in sorted(groups):
+        if any(run["metrics"]["ran_away"] for run in groups[rate]):
+            break
+        stable = rate
+    return stable
+
+
+def _table(records):
+    header = [
+        "network",
+        "batch or |V|",
+        "method",
+        "largest stable rate",
+        "best test (clean)",
+        "at rate",
+    ]
+    groups = render.group(
+        records, lambda s: (s["network"], _step_size(s), render.method(s))
+    )
+    body = []
+    order = {name: i for i, name in enumerate(PRESETS["paper"]["networks"])}
+    for key in sorted(groups, key=lambda key: (order[key[0]], *key[1:])):
+        network, size, method = key
+        rates = render.group(groups[key], lambda s: s["learning_rate"])
+        tests = {
+            rate: [run["metrics"]["test"] for run in runs]
+            for rate, runs in rates.items()
+        }
+        best = max(tests, key=lambda rate: render.spread(tests[rate])[0])
+        stable = largest_stable_rate(groups[key])
+        body.append(
+            [
+                network,
+                str(size),
+                method,
+                "none" if stable is None else f"{stable:g}",
+                render.cell(tests[best]),
+                f"{best:g}",
+            ]
+        )
+    return [header, *body]
+
+
+def _report(records):
+    first = records[0]["settings"]
+    steps = min(record["metrics"]["steps"] for record in records)
+    notes = [
+        f"{render.noise(first)} noise, momentum {first['momentum']}, constant "
+        f"rates, inputs in [0, 1]. Each run makes {steps} steps, and those "
+        "that are left of its last epoch.",
+        "A rate is stable if no run ran away at it or below: the final "
+        "training loss is under 0.99 log C, the loss at chance.",
+        "|V|: examples in the validation shards together. By the rule, Deep "
+        "Bilevel is as steady as SGD with batches of |V|.",
+    ]
+    return render.Report(
+        "Which rates are stable on digits",
+        _table(records),
+        notes,
+        render.rates(
+            _in_every_panel(records),
+            rows=lambda s: s["network"],
+            columns=lambda s: f"|V| = {s['panel']}",
+            lines=_line,
+            metric="test",
+            ylabel="test accuracy",
+        ),
+    )
+
+
+def _in_every_panel(records):
+    """Repeats the runs with the super-batch's size for each panel."""
+    sizes = sorted({_step_size(r["settings"]) for r in records} - {BATCH_SIZE})
+    return [
+        {**record, "settings": {**record["settings"], "panel": size}}
+        for size in sizes
+        for record in records
+        if _step_size(record["settings"]) in (size, BATCH_SIZE)
+    ]
+
+
+EXPERIMENT = runner.Experiment(
+    "steadiness", PRESETS, stages=(_plan,), report=_report
+)
+
+if __name__ == "__main__":
+    runner.main(lambda: EXPERIMENT)

@@ -15,6 +15,8 @@ from keras_bilevel.gradients import vectors
 from keras_bilevel.gradients.loop import fold
 from keras_bilevel.gradients.normalize import normalizer
 from keras_bilevel.gradients.step import Step
+from keras_bilevel.gradients.structure import map_tensors
+from keras_bilevel.gradients.structure import tensors
 
 
 def walk(model, weighting, batch, scale):
@@ -81,7 +83,7 @@ class _Visitor:
 
     def visit(self, index):
         """Returns the gradient of one shard and what was seen on the way."""
-        part = keras.tree.map_structure(lambda t: t[index], self.shards)
+        part = map_tensors(lambda t: t[index], self.shards)
         state.write(self.seeds, self.first_seeds)
         before = state.read(self.moving)
         y_pred, loss, gradient = losses.data_gradient(
@@ -164,7 +166,7 @@ class _Visitor:
 def _cut(batch, num_shards):
     """Reshapes `(num_shards * shard_size, ...)` to one row per shard."""
     parts = (batch.x, batch.y, batch.sample_weight)
-    for size in {t.shape[0] for t in keras.tree.flatten(parts) if t is not None}:
+    for size in {t.shape[0] for t in tensors(parts)}:
         if size is not None and size % num_shards:
             raise ValueError(
                 "Expected the number of examples in a batch to be a multiple "
@@ -173,7 +175,7 @@ def _cut(batch, num_shards):
                 "from arrays, or build them with "
                 "`kb.data.stratified_batches`, which drops the remainder."
             )
-    return keras.tree.map_structure(
+    return map_tensors(
         lambda t: tf.reshape(t, (num_shards, -1, *t.shape[1:])), parts
     )
 

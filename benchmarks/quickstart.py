@@ -61,11 +61,12 @@ def _plan(preset, records):
     shard_size = SHARD_SIZE.value or SHARD_SIZES[name]
     flagged = {"epochs": EPOCHS.value, "learning_rate": LEARNING_RATE.value}
     human = NOISE_KIND.value == "human"
+    has_share = NOISE_KIND.value not in ("human", "uniform")
     common = {
         "dataset": name,
         "num_train": SUBSETS.get(name),
         "noise_kind": NOISE_KIND.value,
-        "noise": None if human else NOISE.value,
+        "noise": NOISE.value if has_share else None,
         "label_set": LABEL_SET.value if human else None,
         "batch_size": NUM_SHARDS.value * shard_size,
         **SUITED[name],
@@ -142,7 +143,7 @@ def _report(records):
     notes.append(f"Suspect labels, most suspect first: {paths}")
     first = records[0]["settings"]
     return render.Report(
-        f"{first['dataset']}, {render.noise(first)} noise",
+        f"{first['dataset']}, {render.noise(first)}",
         render.table(records, rows, columns),
         notes,
         render.curves(records, lambda s: s["dataset"], render.noise),

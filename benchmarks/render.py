@@ -63,10 +63,9 @@ def write(report, out, name):
 
 def describe(settings):
     """Returns what a run is, in a few words."""
-    noise = settings["label_set"] or f"{settings['noise']:.0%}"
     return (
         f"{settings['dataset']} {settings['network']}, "
-        f"{settings['noise_kind']} noise {noise}, {method(settings)}, "
+        f"{noise(settings)}, {method(settings)}, "
         f"rate {settings['learning_rate']:g}, seed {settings['seed']}"
     )
 
@@ -84,11 +83,12 @@ def method(settings):
 
 def noise(settings):
     """Returns the noise of a run in words."""
-    if settings["label_set"]:
+    kind, fraction = settings["noise_kind"], settings["noise"]
+    if kind == "human":
         return f"human ({settings['label_set']})"
-    if not settings["noise"]:
-        return "clean"
-    return f"{settings['noise']:.0%} {settings['noise_kind']}"
+    if kind == "uniform":
+        return "all labels random"
+    return f"{fraction:.0%} {kind}" if fraction else "clean"
 
 
 def group(records, key):
@@ -275,11 +275,15 @@ def panels(records, rows, columns, draw, xlabel, legend, ylabel="accuracy"):
     for (name, members), line in zip(down.items(), grid):
         parts = group(members, columns)
         for column, axes in zip(across, line):
-            draw(axes, parts.get(column, []))
+            if column not in parts:
+                axes.set_visible(False)
+                continue
+            draw(axes, parts[column])
             axes.set_title(f"{name}, {column}", fontsize=10)
-            axes.set(xlabel=xlabel, ylim=(0, 1))
+            axes.set_xlabel(xlabel)
             axes.grid(alpha=0.3)
         line[0].set_ylabel(ylabel)
+    grid[0, 0].set_ylim(bottom=0)  # The axes are shared.
     figure.legend(
         handles=[Line2D([], [], label=k, **v) for k, v in legend.items()],
         loc="outside lower center",

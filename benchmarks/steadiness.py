@@ -131,7 +131,7 @@ def _report(records):
     first = records[0]["settings"]
     steps = min(record["metrics"]["steps"] for record in records)
     notes = [
-        f"{render.noise(first)} noise, momentum {first['momentum']}, constant "
+        f"Labels: {render.noise(first)}; momentum {first['momentum']}, constant "
         f"rates, inputs in [0, 1]. Each run makes {steps} steps, and those "
         "that are left of its last epoch.",
         "A rate is stable if no run ran away at it or below: the final "

@@ -61,6 +61,4 @@ def array_columns(x, y, sample_weight, num_examples, ids):
 
 
 def _to_tensors(structure):
-    # tf.data would stack the members of a list into one tensor.
-    structure = keras.tree.lists_to_tuples(structure)
     return keras.tree.map_structure(tf.convert_to_tensor, structure)

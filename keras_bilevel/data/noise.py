@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras_bilevel.data.checks import check_integer
 from keras_bilevel.data.labels import class_ids
 from keras_bilevel.data.labels import is_integer_classes
+from keras_bilevel.data.seeds import NOISE
 from keras_bilevel.data.seeds import fixed_seed
 from keras_bilevel.data.seeds import generator
 
@@ -52,7 +53,7 @@ def symmetric(labels, fraction, num_classes=None, *, exact=True, seed=None):
         (Jenni and Favaro, 2018), section 5.3.
     """
     old, num_classes = _read(labels, num_classes)
-    rng = generator(fixed_seed(seed))
+    rng = generator(fixed_seed(seed), NOISE)
     chosen = _choose(old, fraction, exact, rng)
     shift = rng.integers(1, num_classes, size=len(old))
     return _write(labels, old, (old + chosen * shift) % num_classes)
@@ -85,7 +86,7 @@ def pair_flip(labels, fraction, num_classes=None, *, exact=True, seed=None):
         section 4.
     """
     old, num_classes = _read(labels, num_classes)
-    chosen = _choose(old, fraction, exact, generator(fixed_seed(seed)))
+    chosen = _choose(old, fraction, exact, generator(fixed_seed(seed), NOISE))
     return _write(labels, old, (old + chosen) % num_classes)
 
 
@@ -111,7 +112,7 @@ def uniform(labels, num_classes=None, *, seed=None):
     True
     """
     old, num_classes = _read(labels, num_classes)
-    rng = generator(fixed_seed(seed))
+    rng = generator(fixed_seed(seed), NOISE)
     return _write(labels, old, rng.integers(num_classes, size=len(old)))
 
 
@@ -143,7 +144,7 @@ def confusion(labels, matrix, *, seed=None):
     """
     matrix = _check_matrix(matrix)
     old, num_classes = _read(labels, len(matrix))
-    rng = generator(fixed_seed(seed))
+    rng = generator(fixed_seed(seed), NOISE)
     new = old.copy()
     for label in range(num_classes):
         members = np.flatnonzero(old == label)
@@ -180,7 +181,7 @@ def random_confusion_matrix(num_classes, fraction, seed=None):
     """
     _check_fraction(fraction)
     check_integer("num_classes", num_classes, 2)
-    rng = generator(fixed_seed(seed))
+    rng = generator(fixed_seed(seed), NOISE)
     others = rng.dirichlet(np.ones(num_classes - 1), size=num_classes)
     matrix = np.full((num_classes, num_classes), 1.0 - fraction)
     matrix[~np.eye(num_classes, dtype=bool)] = fraction * others.ravel()
@@ -219,7 +220,7 @@ def pixel_permutation(images, *, per_image=True, seed=None):
             "width) or (n, height, width, channels). Received: "
             f"images.shape={images.shape}"
         )
-    rng = generator(fixed_seed(seed))
+    rng = generator(fixed_seed(seed), NOISE)
     num_pixels = images.shape[1] * images.shape[2]
     pixels = images.reshape(len(images), num_pixels, -1)
     if per_image:
@@ -269,7 +270,7 @@ def predicted(model, x, labels, *, batch_size=32, seed=None):
     batches = tf.data.Dataset.from_tensor_slices(inputs).batch(batch_size)
     if not model.built:
         model(next(iter(batches)))
-    rng = generator(fixed_seed(seed))
+    rng = generator(fixed_seed(seed), NOISE)
     state = [(v, v.numpy()) for v in model.non_trainable_variables]
     try:
         outputs = _training_outputs(model, batches, rng)
@@ -306,9 +307,10 @@ def _read(labels, num_classes):
             "(n,) or (n, 1), or one-hot vectors of shape (n, num_classes). "
             f"Received: dtype {labels.dtype} and shape {labels.shape}"
         )
-    if num_classes is None:
-        one_hot = not is_integer_classes(labels)
-        num_classes = labels.shape[1] if one_hot else classes.max() + 1
+    if not is_integer_classes(labels):
+        num_classes = _check_width(labels.shape[1], num_classes)
+    elif num_classes is None:
+        num_classes = classes.max() + 1
     check_integer("num_classes", num_classes, 2)
     if classes.min() < 0 or classes.max() >= num_classes:
         raise ValueError(
@@ -317,6 +319,15 @@ def _read(labels, num_classes):
             f"{classes.max()}"
         )
     return classes, int(num_classes)
+
+
+def _check_width(width, num_classes):
+    if num_classes not in (None, width):
+        raise ValueError(
+            "Invalid value for argument `num_classes`. Expected the width of "
+            f"the one-hot labels, {width}. Received: num_classes={num_classes}"
+        )
+    return width
 
 
 def _write(labels, old, new):

@@ -4,9 +4,8 @@ import numpy as np
 
 from keras_bilevel.data.pools import check_enough
 from keras_bilevel.data.pools import deal
+from keras_bilevel.data.seeds import PASS
 from keras_bilevel.data.seeds import generator
-
-_PASS = 1
 
 
 class EpochPlan:
@@ -55,7 +54,7 @@ class EpochPlan:
         return np.concatenate(rows)[begin - skipped : end - skipped]
 
     def _one_pass(self, number):
-        rng = generator(self._seed, _PASS, number) if self._shuffle else None
+        rng = generator(self._seed, PASS, number) if self._shuffle else None
         tuples = self._tuples(rng)
         size = self._layout.shard_size
         used = tuples[: self._pass_steps * size]

@@ -5,9 +5,8 @@ import dataclasses
 import numpy as np
 
 from keras_bilevel.data.rare import report_rare
+from keras_bilevel.data.seeds import SPLIT
 from keras_bilevel.data.seeds import generator
-
-_SPLIT = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +120,7 @@ def _choose_validation(groups, num_groups, ratio, seed):
     share = np.rint(ratio * sizes).astype("int64")
     if ratio > 0:
         share = np.clip(share, 1, sizes - 1)
-    chosen = deal(everything.by_group(generator(seed, _SPLIT)), sizes, share)
+    chosen = deal(everything.by_group(generator(seed, SPLIT)), sizes, share)
     return np.isin(np.arange(len(groups)), chosen)
 
 

@@ -1,4 +1,4 @@
-"""Rare groups of a stream, which only its end reveals."""
+"""Tuples of one group from a stream, and what its rare groups become."""
 
 import keras
 import tensorflow as tf
@@ -7,9 +7,9 @@ from keras_bilevel.data.rare import report_rare
 
 
 class RareWindows:
-    """Makes whole tuples of the windows of one pass over a stream.
+    """Cuts a stream into windows of one group each.
 
-    `group_by_window` gives the leftovers of every group at the end. They are
+    The end of a pass leaves a partial window of almost every group. It is
     dropped, unless no whole window of the group was seen before: then the
     group is rare.
 
@@ -26,23 +26,38 @@ class RareWindows:
         self._silent = silent
         self._reported = set()
 
-    def fill(self, windows):
-        """A dataset of `(group, members)` with whole windows only.
+    def cut(self, examples, group_of):
+        """The whole windows of one pass.
 
         Args:
-            windows: A `tf.data.Dataset` of `(group, members)`, leaves of the
-                members being of shape `(size or fewer, ...)`.
+            examples: A `tf.data.Dataset` of `(position, example)`.
+            group_of: Function of the parts of an example to an int64 scalar.
+
+        Returns:
+            A `tf.data.Dataset` of `(group, positions, members)` with leaves
+            of shape `(size, ...)`.
         """
-        # The state of the scan grows: the groups of which a whole was seen.
-        marked = windows.scan(tf.zeros([0], "int64"), self._mark)
-        kept = marked.filter(lambda keep, group, members: keep)
+
+        def mark(seen, window):
+            positions, members = window
+            first = keras.tree.map_structure(lambda leaf: leaf[0], members)
+            group = group_of(*first)
+            seen, keep = self._mark(seen, group, tf.size(positions))
+            return seen, (keep, group, positions, members)
+
+        windows = examples.group_by_window(
+            key_func=lambda position, example: group_of(*example),
+            reduce_func=lambda group, window: window.batch(self._size),
+            window_size=self._size,
+        )
+        # The state of the scan grows: the groups with a whole window so far.
+        marked = windows.scan(tf.zeros([0], "int64"), mark)
+        kept = marked.filter(lambda keep, *window: keep)
         return kept.map(
-            lambda keep, group, members: (group, self._repeat(members))
+            lambda keep, group, *members: (group, *self._repeat(members))
         )
 
-    def _mark(self, seen, window):
-        group, members = window
-        found = tf.shape(keras.tree.flatten(members)[0])[0]
+    def _mark(self, seen, group, found):
         whole = found == self._size
         first = tf.reduce_all(seen != group)
         keep = tf.cond(
@@ -57,7 +72,7 @@ class RareWindows:
             lambda: tf.concat([seen, [group]], axis=0),
             lambda: seen,
         )
-        return seen, (keep, group, members)
+        return seen, keep
 
     def _keep_rare(self, group, found):
         if not self._silent and int(group) not in self._reported:

@@ -4,6 +4,13 @@ import numbers
 
 import numpy as np
 
+# What the numbers are for: the first of the integers that `generator` takes,
+# so that no two uses (nor a user's own generator of the same seed) draw alike.
+SPLIT = 0
+PASS = 1
+EPOCH = 2
+NOISE = 3
+
 
 def fixed_seed(seed):
     """Checks a seed, or draws one where the user left it open.

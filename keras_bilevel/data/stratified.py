@@ -3,6 +3,7 @@
 import numbers
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_bilevel.data.array_batches import array_batches
@@ -57,7 +58,9 @@ def stratified_batches(
             `(x, y, sample_weight)`, each an array or a nested dictionary or
             tuple of arrays of shape `(n, ...)`. They are held in memory.
             Dataset: a `tf.data.Dataset` of single examples `(x, y)`,
-            `(x, y, sample_weight)` or `(x, y, sample_weight, ids)`.
+            `(x, y, sample_weight)` or `(x, y, sample_weight, ids)`. How many
+            super-batches it makes only shows at its end, of which Keras warns
+            in `fit` unless told by `tf.data.experimental.assert_cardinality`.
         num_shards: Integer, at least 2, shards per replica. Defaults to `8`.
         shard_size: Integer, examples per shard. Defaults to `16`.
         num_validation_shards: Integer, how many of a replica's shards
@@ -194,16 +197,19 @@ def _unpack_arrays(data):
             f"single examples. Received: data of type {type(data).__name__}"
             + (f" and length {len(data)}" if isinstance(data, tuple) else "")
         )
+    # tf.data would stack the members of a list into one tensor.
+    data = keras.tree.lists_to_tuples(data)
     x, y, sample_weight = (*data, None)[:3]
     return x, y, sample_weight
 
 
 def _count_examples(columns):
     leaves = [t for t in keras.tree.flatten(columns) if t is not None]
-    lengths = [len(leaf) for leaf in leaves]
-    if len(set(lengths)) != 1:
+    shapes = [tuple(np.shape(leaf)) for leaf in leaves]
+    lengths = {shape[:1] for shape in shapes}
+    if len(lengths) != 1 or () in lengths:
         raise ValueError(
             "Invalid value for argument `data`. Expected arrays of the same "
-            f"length. Received: lengths {lengths}"
+            f"length. Received: arrays of shape {shapes}"
         )
-    return lengths[0]
+    return shapes[0][0]

@@ -1,16 +1,21 @@
-"""Stratified super-batches of a `tf.data.Dataset`."""
+"""Stratified super-batches of a `tf.data.Dataset`.
+
+From start to end, an element is `(position, example)`: the position of an
+example in the stream, and what the stream gave.
+"""
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_bilevel.data.epochs import once_per_epoch
+from keras_bilevel.data.groups import example_grouper
 from keras_bilevel.data.rare_windows import RareWindows
+from keras_bilevel.data.seeds import EPOCH
 from keras_bilevel.data.seeds import generator
-from keras_bilevel.data.stream_examples import stream_examples
+from keras_bilevel.data.stream_examples import check_single_examples
+from keras_bilevel.data.stream_examples import with_ids
 from keras_bilevel.data.stream_split import StreamSplit
-
-_EPOCH = 2
 
 
 def stream_batches(
@@ -41,10 +46,15 @@ def stream_batches(
         A tuple of the `tf.data.Dataset` of super-batches and its
         `EpochCounter`.
     """
-    examples = stream_examples(dataset, stratify_by, ids)
+    check_single_examples(dataset)
+    group_of = example_grouper(dataset, stratify_by)
+    examples = dataset.enumerate()
     split = None
     if layout.separate_validation:
-        split = StreamSplit(examples, layout, validation_ratio, rare, seed)
+        groups = dataset.map(group_of)
+        split = StreamSplit(
+            examples, groups, layout, validation_ratio, rare, seed
+        )
         examples = split.training(examples)
     # The split has counted the groups, reported the rare ones and dropped
     # those that were to be dropped.
@@ -55,48 +65,38 @@ def stream_batches(
     )
 
     def one_pass(seeds, validation_order):
-        tuples = windows.fill(_windows(examples, layout, shuffle_buffer, seeds))
+        shuffled = examples
+        if shuffle_buffer:
+            shuffled = _shuffle(examples, shuffle_buffer, seeds[0])
+        tuples = windows.cut(shuffled, group_of)
         if split:
             tuples = split.join(tuples, validation_order)
-        tuples = tuples.map(lambda group, members: members)
+        tuples = tuples.map(lambda group, *members: members)
         if shuffle_buffer:
             waiting = -(-shuffle_buffer // layout.tuple_size)
             tuples = _shuffle(tuples, waiting, seeds[1])
         return _whole_batches(tuples, layout)
 
     def begin(epoch):
-        rng = generator(seed, _EPOCH, epoch) if shuffle_buffer else None
+        rng = generator(seed, EPOCH, epoch) if shuffle_buffer else None
         seeds = rng.integers(1, 2**31, size=2) if rng else np.zeros(2, "int64")
         order = split.order(rng) if split else np.zeros(0, "int64")
         return seeds, order
 
+    def finish(positions, batch):
+        positions, batch = _shard_major((positions, batch), layout)
+        return with_ids(positions, batch) if ids else batch
+
     signature = (tf.TensorSpec([2], "int64"), tf.TensorSpec([None], "int64"))
     epoch, counter = once_per_epoch(begin, signature)
     batches = epoch.flat_map(one_pass).map(
-        lambda *batch: _shard_major(batch, layout),
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
+        finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
+    steps = split.steps if split else tf.data.UNKNOWN_CARDINALITY
     if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
-        batches = batches.apply(
-            tf.data.experimental.assert_cardinality(
-                tf.data.INFINITE_CARDINALITY
-            )
-        )
+        steps = tf.data.INFINITE_CARDINALITY
+    batches = batches.apply(tf.data.experimental.assert_cardinality(steps))
     return batches.prefetch(tf.data.AUTOTUNE), counter
-
-
-def _windows(examples, layout, shuffle_buffer, seeds):
-    """Windows `(group, members)` of up to one tuple of training examples."""
-    if shuffle_buffer:
-        examples = _shuffle(examples, shuffle_buffer, seeds[0])
-    size = layout.training_members
-    windows = examples.group_by_window(
-        key_func=lambda position, group, example: group,
-        reduce_func=lambda group, window: window.batch(size),
-        window_size=size,
-    )
-    return windows.map(lambda positions, groups, members: (groups[0], members))
 
 
 def _shuffle(dataset, buffer_size, seed):
@@ -118,15 +118,15 @@ def _whole_batches(tuples, layout):
         "Received a dataset that ended before. Number of tuples:"
     )
 
-    def mark(any_whole, members):
-        found = tf.shape(keras.tree.flatten(members)[0])[0]
+    def mark(any_whole, batch):
+        found = tf.shape(keras.tree.flatten(batch)[0])[0]
         whole = found == layout.shard_size
         tf.debugging.Assert(any_whole | whole, [message, found])
-        return any_whole | whole, (whole, members)
+        return any_whole | whole, (whole, *batch)
 
     batches = tuples.batch(layout.shard_size).scan(tf.constant(False), mark)
-    whole = batches.filter(lambda whole, members: whole)
-    return whole.map(lambda whole, members: members)
+    whole = batches.filter(lambda whole, *batch: whole)
+    return whole.map(lambda whole, *batch: batch)
 
 
 def _shard_major(batch, layout):

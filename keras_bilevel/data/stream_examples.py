@@ -1,43 +1,12 @@
-"""Single examples of a stream, with their position and their group."""
+"""What the elements of a stream must be, and how they get ids."""
 
 import keras
 import tensorflow as tf
 
-from keras_bilevel.data.groups import example_grouper
 
-
-def stream_examples(dataset, stratify_by, ids):
-    """Adds what the later stages need to each example.
-
-    Args:
-        dataset: A `tf.data.Dataset` of `(x, y)`, `(x, y, sample_weight)` or
-            `(x, y, sample_weight, ids)`.
-        stratify_by: `"label"`, a function or `None`.
-        ids: Boolean, whether to add sample weights and positions.
-
-    Returns:
-        A `tf.data.Dataset` of `(position, group, example)`.
-    """
-    _check_single_examples(dataset.element_spec)
-    group_of = example_grouper(dataset, stratify_by)
-
-    def label(position, example):
-        group = group_of(*example)
-        return position, group, _with_id(example, position) if ids else example
-
-    return dataset.enumerate().map(
-        label, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-    )
-
-
-def _with_id(example, position):
-    if len(example) == 4:
-        return example
-    x, y, sample_weight = (*example, tf.constant(1.0))[:3]
-    return x, y, sample_weight, position
-
-
-def _check_single_examples(spec):
+def check_single_examples(dataset):
+    """Raises a `ValueError` unless elements are single `(x, y, ...)`."""
+    spec = dataset.element_spec
     if not isinstance(spec, tuple) or len(spec) not in (2, 3, 4):
         raise ValueError(
             "Invalid value for argument `data`. Expected a dataset of `(x, y)`,"
@@ -51,3 +20,19 @@ def _check_single_examples(spec):
             "examples. Received batches, all of unknown length. Apply "
             "`.unbatch()` first."
         )
+
+
+def with_ids(positions, batch):
+    """`(x, y, sample_weight, ids)` of a batch.
+
+    Args:
+        positions: int64 tensor of shape `(batch_size,)`, where the examples
+            are in the stream. They are the ids unless the batch has its own.
+        batch: Tuple `(x, y)`, `(x, y, sample_weight)` or
+            `(x, y, sample_weight, ids)`, leaves of shape `(batch_size, ...)`.
+    """
+    if len(batch) == 4:
+        return batch
+    ones = tf.ones(positions.shape)
+    x, y, sample_weight = (*batch, ones)[:3]
+    return x, y, sample_weight, positions

@@ -17,17 +17,19 @@ class StreamSplit:
     the one that arrays get, and for the chosen examples.
 
     Args:
-        examples: A `tf.data.Dataset` of `(position, group, example)`.
+        examples: A `tf.data.Dataset` of `(position, example)`.
+        groups: A `tf.data.Dataset` of int64 scalars, the group of each.
         layout: A `Layout`.
         validation_ratio: Float, see `stratified_batches`.
         rare: String, see `stratified_batches`.
         seed: Integer.
     """
 
-    def __init__(self, examples, layout, validation_ratio, rare, seed):
-        groups = collect(examples.map(lambda position, group, example: group))
+    def __init__(self, examples, groups, layout, validation_ratio, rare, seed):
+        groups = collect(groups)
         pools = make_pools(groups, layout, validation_ratio, rare, seed)
         check_enough(pools, layout)
+        self.steps = int(pools.num_tuples.sum()) // layout.shard_size
         used = pools.num_tuples[pools.training.groups] > 0
         rows = np.arange(len(pools.validation.members))
         self._trains = _mask(len(groups), pools.training.members[used])
@@ -38,7 +40,7 @@ class StreamSplit:
         self._layout = layout
 
     def training(self, examples):
-        """The part of `(position, group, example)` that trains."""
+        """The part of a dataset of `(position, example)` that trains."""
         return _select(examples, self._trains)
 
     def order(self, rng):
@@ -49,8 +51,8 @@ class StreamSplit:
         """Adds validation members to tuples of training members.
 
         Args:
-            tuples: A `tf.data.Dataset` of `(group, members)`, with leaves of
-                shape `(training_members, ...)`.
+            tuples: A `tf.data.Dataset` of `(group, position, example)`, with
+                leaves of shape `(training_members, ...)`.
             order: Integer tensor, what `order()` returned for this epoch.
 
         Returns:
@@ -60,13 +62,13 @@ class StreamSplit:
         starts = tf.cumsum(counts, exclusive=True)
         count = self._layout.validation_members
 
-        def add(used, pair):
-            name, members = pair
+        def add(used, element):
+            name, *training = element
             group = tf.searchsorted(self._names, [name])[0]
             ranks = used[group] + tf.range(count, dtype="int64")
             rows = tf.gather(order, starts[group] + ranks % counts[group])
             used = tf.tensor_scatter_nd_add(used, [[group]], [count])
-            return used, (name, self._merge(rows, members))
+            return used, (name, *self._merge(rows, tuple(training)))
 
         return tuples.scan(tf.zeros_like(counts), add)
 
@@ -85,10 +87,9 @@ def _mask(length, members):
 
 
 def _select(examples, mask):
-    return examples.filter(lambda position, group, example: mask[position])
+    return examples.filter(lambda position, example: mask[position])
 
 
 def _read(examples, count):
-    only = examples.map(lambda position, group, example: example)
     with tf.device("CPU:0"):
-        return next(iter(only.batch(count)))
+        return next(iter(examples.batch(count)))

@@ -13,6 +13,7 @@ from keras_bilevel.data.groups import example_grouper
 from keras_bilevel.data.rare_windows import RareWindows
 from keras_bilevel.data.seeds import EPOCH
 from keras_bilevel.data.seeds import generator
+from keras_bilevel.data.stream_examples import check_finite
 from keras_bilevel.data.stream_examples import check_single_examples
 from keras_bilevel.data.stream_examples import with_ids
 from keras_bilevel.data.stream_split import StreamSplit
@@ -51,6 +52,7 @@ def stream_batches(
     examples = dataset.enumerate()
     split = None
     if layout.separate_validation:
+        check_finite(dataset)
         groups = dataset.map(group_of)
         split = StreamSplit(
             examples, groups, layout, validation_ratio, rare, seed
@@ -92,10 +94,11 @@ def stream_batches(
     batches = epoch.flat_map(one_pass).map(
         finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
-    steps = split.steps if split else tf.data.UNKNOWN_CARDINALITY
+    steps = split.steps if split else None
     if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
         steps = tf.data.INFINITE_CARDINALITY
-    batches = batches.apply(tf.data.experimental.assert_cardinality(steps))
+    if steps is not None:
+        batches = batches.apply(tf.data.experimental.assert_cardinality(steps))
     return batches.prefetch(tf.data.AUTOTUNE), counter
 
 

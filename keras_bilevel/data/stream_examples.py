@@ -22,6 +22,16 @@ def check_single_examples(dataset):
         )
 
 
+def check_finite(dataset):
+    """Raises a `ValueError` for a stream that is known to have no end."""
+    if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
+        raise ValueError(
+            "Invalid value for argument `validation_ratio`. Expected 0 for a "
+            "dataset without end, which cannot be split. Apply `.repeat()` to "
+            "the super-batches instead. Received: an infinite dataset."
+        )
+
+
 def with_ids(positions, batch):
     """`(x, y, sample_weight, ids)` of a batch.
 

@@ -89,6 +89,7 @@ FAIR_PRESETS = {
         "seeds": [0, 1, 2],
     },
 }
+METHOD_NAMES = {"sgd": "SGD", "bilevel": "Deep Bilevel"}
 # One choice for all seeds, made on the data of this one.
 CHOICE = {"held_out": 0.2, "seed": 0}
 
@@ -172,7 +173,12 @@ def _same_report(records):
         "Same optimizer, rate, schedule and super-batch for both methods",
         render.table(records, rows, columns),
         list(render.NOTES),
-        render.curves(records, lambda s: s["dataset"], render.noise),
+        render.curves(
+            records,
+            rows=lambda s: s["dataset"],
+            columns=render.noise,
+            lines=lambda s: METHOD_NAMES[s["method"]],
+        ),
     )
 
 
@@ -205,7 +211,7 @@ def _grid_figure(grid):
     return render.rates(
         grid,
         rows=lambda s: f"{s['dataset']}, {render.noise(s)}",
-        columns=lambda s: s["method"],
+        columns=lambda s: METHOD_NAMES[s["method"]],
         lines=render.method,
         metric="held_out",
         ylabel="accuracy on held-out noisy labels",

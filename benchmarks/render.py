@@ -281,6 +281,7 @@ def panels(records, rows, columns, draw, xlabel, legend, ylabel="accuracy"):
             draw(axes, parts[column])
             axes.set_title(f"{name}, {column}", fontsize=10)
             axes.set_xlabel(xlabel)
+            axes.tick_params(labelleft=True)
             axes.grid(alpha=0.3)
         line[0].set_ylabel(ylabel)
     grid[0, 0].set_ylim(bottom=0)  # The axes are shared.

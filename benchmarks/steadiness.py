@@ -103,39 +103,40 @@ def _table(records):
     groups = render.group(
         records, lambda s: (s["network"], _step_size(s), render.method(s))
     )
-    body = []
-    order = {name: i for i, name in enumerate(PRESETS["paper"]["networks"])}
-    for key in sorted(groups, key=lambda key: (order[key[0]], *key[1:])):
-        network, size, method = key
-        rates = render.group(groups[key], lambda s: s["learning_rate"])
-        tests = {
-            rate: [run["metrics"]["test"] for run in runs]
-            for rate, runs in rates.items()
-        }
-        best = max(tests, key=lambda rate: render.spread(tests[rate])[0])
-        stable = largest_stable_rate(groups[key])
-        body.append(
-            [
-                network,
-                str(size),
-                method,
-                "none" if stable is None else f"{stable:g}",
-                render.cell(tests[best]),
-                f"{best:g}",
-            ]
-        )
-    return [header, *body]
+    networks = PRESETS["paper"]["networks"]
+    keys = sorted(groups, key=lambda key: (networks.index(key[0]), *key[1:]))
+    return [header, *(_row(*key, groups[key]) for key in keys)]
+
+
+def _row(network, size, method, records):
+    tests = {
+        rate: [run["metrics"]["test"] for run in runs]
+        for rate, runs in render.group(
+            records, lambda s: s["learning_rate"]
+        ).items()
+    }
+    best = max(tests, key=lambda rate: render.spread(tests[rate])[0])
+    stable = largest_stable_rate(records)
+    return [
+        network,
+        str(size),
+        method,
+        "none" if stable is None else f"{stable:g}",
+        render.cell(tests[best]),
+        f"{best:g}",
+    ]
 
 
 def _report(records):
     first = records[0]["settings"]
     steps = min(record["metrics"]["steps"] for record in records)
     notes = [
-        f"Labels: {render.noise(first)}; momentum {first['momentum']}, constant "
-        f"rates, inputs in [0, 1]. Each run makes {steps} steps, and those "
-        "that are left of its last epoch.",
+        f"Labels: {render.noise(first)}; momentum {first['momentum']}, "
+        f"constant rates, inputs in [0, 1]. Each run makes {steps} steps, and "
+        "those that are left of its last epoch.",
         "A rate is stable if no run ran away at it or below: the final "
         "training loss is under 0.99 log C, the loss at chance.",
+        "Best test: over all rates, chosen on the test set.",
         "|V|: examples in the validation shards together. By the rule, Deep "
         "Bilevel is as steady as SGD with batches of |V|.",
     ]

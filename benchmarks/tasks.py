@@ -118,7 +118,8 @@ def human_labels(data, data_dir, label_set):
         [Learning with Noisy Labels Revisited](https://arxiv.org/abs/2110.12088)
         (Wei et al., 2022).
     """
-    path = Path(data_dir).resolve().parent / "cifar10n_labels.npz"
+    folder = Path(data_dir).expanduser().resolve().parent
+    path = folder / "cifar10n_labels.npz"
     with np.load(path) as labels:
         order = labels["tfds_order"][data.train_ids]
         clean, given = labels["clean_label"][order], labels[label_set][order]

@@ -49,9 +49,9 @@ def stratified_batches(
     several replicas it is the first replica's super-batch, then the second's
     and so on, which is how `tf.distribute` splits a global batch.
 
-    The order is a pure function of `(seed, epoch)`. The first iteration over
-    the dataset is epoch 0, the next one epoch 1, unless
-    `epoch_counters(dataset)` are set otherwise.
+    The order is a pure function of `(seed, epoch)`, given a dataset that
+    itself comes in a fixed order. The first iteration is epoch 0, the next
+    one epoch 1, unless `epoch_counters(dataset)` are set otherwise.
 
     Args:
         data: Arrays or a dataset. Arrays: a tuple `(x, y)` or

@@ -18,8 +18,8 @@ PRESETS = {
     "quick": {
         "datasets": ["mnist"],
         "noises": [0.5],
-        "epochs": 20,
-        "every": 1,
+        "epochs": 100,
+        "every": 5,
         "seeds": [0],
     },
     "paper": {

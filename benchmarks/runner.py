@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from absl import app
 from absl import flags
+from absl import logging
 
 import keras_bilevel as kb
 from benchmarks import render
@@ -79,6 +80,8 @@ def main(choose):
 
 
 def _main(experiment):
+    # TensorFlow and its data sets are talkative.
+    logging.set_verbosity(logging.ERROR)
     tf.get_logger().setLevel("ERROR")
     if THREADS.value:
         tf.config.threading.set_intra_op_parallelism_threads(THREADS.value)

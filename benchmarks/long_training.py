@@ -11,7 +11,7 @@ COMMON = {
     "batch_size": 256,
     "learning_rate": 0.01,
 }
-METHODS = ({"method": "sgd"}, training.bilevel(32), training.bilevel(8))
+METHODS = ({"method": "sgd"}, training.bilevel(32))
 # USPS has 7,291 training images: all of them.
 SUBSETS = {"mnist": 10_000, "usps": None}
 PRESETS = {
@@ -26,7 +26,7 @@ PRESETS = {
         "datasets": ["mnist", "usps"],
         "noises": [0.0, 0.2, 0.5],
         "epochs": 100,
-        "every": 2,
+        "every": 5,
         "seeds": [0, 1, 2],
     },
 }

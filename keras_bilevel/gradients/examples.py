@@ -62,9 +62,7 @@ def walk(model, weighting, upper, lower, scale):
     else:
         weights = remembered
 
-    healthy = tf.reduce_all(
-        [tf.reduce_all(tf.math.is_finite(g)) for g in gradient]
-    )
+    healthy = state.all_finite([*gradient, *state.read(moving)])
     state.restore_unless(healthy, moving, before)
     parts = tf.stack([upper_loss, tf.reduce_mean(statistics["loss"])])
     return Step(

@@ -15,7 +15,9 @@ from keras_bilevel.gradients import vectors
 from keras_bilevel.gradients.loop import fold
 from keras_bilevel.gradients.normalize import normalizer
 from keras_bilevel.gradients.step import Step
+from keras_bilevel.gradients.structure import get_masks
 from keras_bilevel.gradients.structure import map_tensors
+from keras_bilevel.gradients.structure import set_masks
 from keras_bilevel.gradients.structure import tensors
 
 
@@ -36,8 +38,8 @@ def walk(model, weighting, batch, scale):
     split = weighting.num_validation_shards
     upper = [visitor.visit(index) for index in range(split)]
     # With several validation shards, g_v is their sum.
-    judge = [tf.add_n(parts) for parts in zip(*(g for g, _ in upper))]
-    judge = replicas.reduce_sum(judge)
+    masked = [visitor.mask(seen, gradient) for gradient, seen in upper]
+    judge = replicas.reduce_sum([tf.add_n(g) for g in zip(*masked)])
 
     keeps_gradients = "gram" in weighting.statistics
 
@@ -93,13 +95,17 @@ class _Visitor:
             self._assign_groups(gradient)
         gradient = [g for g in gradient if g is not None]
         norm = self.inner_products(gradient, gradient)
-        healthy = tf.math.is_finite(loss) & tf.reduce_all(
-            tf.math.is_finite(norm)
-        )
+        healthy = state.all_finite([loss, norm, *state.read(self.moving)])
         state.restore_unless(healthy, self.moving, before)
         loss = tf.cast(loss, tf.float32)
-        seen = {"y_pred": y_pred, "loss": loss, "norm": norm}
-        return gradient, {**seen, "healthy": healthy}
+        seen = {
+            "y_pred": y_pred,
+            "masks": get_masks(y_pred),
+            "loss": loss,
+            "norm": norm,
+            "healthy": healthy,
+        }
+        return gradient, seen
 
     def _assign_groups(self, gradient):
         variables = self.model.trainable_variables
@@ -109,6 +115,10 @@ class _Visitor:
             [v for v, reached in zip(variables, self.reached) if reached],
             self.weighting.per_layer,
         )
+
+    def mask(self, seen, gradient):
+        """Returns zeros for the gradient of a shard that is not healthy."""
+        return [self.scale.mask(seen["healthy"], g) for g in gradient]
 
     def inner_products(self, a, b):
         return vectors.inner_products(a, b, self.groups)
@@ -123,19 +133,20 @@ class _Visitor:
 
     def solve(self, seen):
         """Weighs all shards at once, from their Gram matrix."""
+        healthy = seen["healthy"]
         stacked = [
-            self.scale.mask(_align(seen["healthy"], g), g) for g in seen["gradient"]
+            self.scale.mask(_align(healthy, g), g) for g in seen["gradient"]
         ]
         statistics = {
-            "gram": vectors.gram_matrix(stacked, self.groups),
-            "alignment": tf.transpose(seen["alignment"]),
-            "norm": tf.transpose(seen["norm"]),
-            "loss": seen["loss"][None],
+            name: self.scale.mask(healthy, tf.transpose(seen[name]))
+            for name in ("alignment", "norm")
         }
+        statistics["loss"] = self.scale.mask(healthy, seen["loss"])[None]
+        statistics["gram"] = vectors.gram_matrix(stacked, self.groups)
         weights = self.weighting.call(
             **{name: statistics[name] for name in self.weighting.statistics}
         )
-        weights = self.scale.mask(seen["healthy"], weights)
+        weights = self.scale.mask(healthy, weights)
         total = vectors.weighted_sum(stacked, weights, self.groups)
         return total, tf.transpose(weights)
 
@@ -144,14 +155,15 @@ class _Visitor:
         weights = tf.transpose(lower["weights"])
         factors = normalizer(self.weighting, weights)
         total = iter(vectors.scale(total, factors, self.groups))
-        y_pred, loss, healthy = (
+        y_pred, masks, loss, healthy = (
             keras.tree.map_structure(
                 lambda last, *first: tf.concat([tf.stack(first), last], 0),
                 lower[name],
                 *(seen[name] for seen in upper),
             )
-            for name in ("y_pred", "loss", "healthy")
+            for name in ("y_pred", "masks", "loss", "healthy")
         )
+        y_pred, masks = keras.tree.map_structure(_merge, (y_pred, masks))
         return Step(
             variables=self.model.trainable_variables,
             gradients=[next(total) if r else None for r in self.reached],
@@ -159,7 +171,7 @@ class _Visitor:
             losses=tf.where(healthy, loss, 0.0),
             dropped=~healthy,
             batch=self.batch,
-            y_pred=keras.tree.map_structure(_merge, y_pred),
+            y_pred=set_masks(y_pred, masks),
         )
 
 

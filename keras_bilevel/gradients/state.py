@@ -41,14 +41,18 @@ def write(variables, values):
         variable.assign(value)
 
 
+def all_finite(values):
+    """Returns whether all entries of all tensors are finite, a scalar."""
+    return tf.reduce_all([tf.reduce_all(tf.math.is_finite(v)) for v in values])
+
+
 def restore_unless(healthy, variables, values):
-    """Restores `values` where a forward pass spoiled the variables.
+    """Restores the variables that a forward pass has spoiled.
 
     Args:
-        healthy: Boolean scalar, `False` to restore everything.
+        healthy: Boolean scalar, `False` to restore.
         variables: List of `keras.Variable`.
         values: List of tensors, the variables' values before the pass.
     """
     for variable, value in zip(variables, values):
-        good = healthy & tf.math.is_finite(variable.value)
-        variable.assign(tf.where(good, variable.value, value))
+        variable.assign(tf.where(healthy, variable.value, value))

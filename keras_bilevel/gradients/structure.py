@@ -13,3 +13,18 @@ def map_tensors(function, structure):
     return keras.tree.map_structure(
         lambda t: None if t is None else function(t), structure
     )
+
+
+def get_masks(y_pred):
+    """Returns the Keras masks of predictions, a dict of place to mask."""
+    places = enumerate(keras.tree.flatten(y_pred))
+    masks = {place: getattr(t, "_keras_mask", None) for place, t in places}
+    return {place: mask for place, mask in masks.items() if mask is not None}
+
+
+def set_masks(y_pred, masks):
+    """Gives predictions the masks that `get_masks` found on their like."""
+    tensors = keras.tree.flatten(y_pred)
+    for place, mask in masks.items():
+        tensors[place]._keras_mask = mask
+    return y_pred

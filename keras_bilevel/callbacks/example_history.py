@@ -45,6 +45,15 @@ class ExampleHistory(Observer):
         self.num_examples = num_examples
         self.output = output
 
+    def check(self, num_examples):
+        if num_examples > self.num_examples:
+            raise ValueError(
+                "Invalid value for argument `num_examples` of "
+                "`ExampleHistory`. Expected at least the number of training "
+                f"examples, {num_examples}. "
+                f"Received: num_examples={self.num_examples}"
+            )
+
     def observe(self, step):
         batch = step.batch
         if batch.ids is None:

@@ -25,6 +25,12 @@ class Observer(keras.callbacks.Callback):
         """
         raise NotImplementedError
 
+    def check(self, num_examples):
+        """Raises `ValueError` if it cannot observe ids in `[0, num_examples)`.
+
+        Called before the first step where the number is known.
+        """
+
     def variable(self, name, shape, dtype):
         """Returns the variable `name`, of zeros at first."""
         if name not in self._variables:

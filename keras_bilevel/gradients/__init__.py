@@ -6,5 +6,7 @@ from keras_bilevel.gradients.losses import are_data_only
 from keras_bilevel.gradients.normalize import effective_units
 from keras_bilevel.gradients.scaling import LossScale
 from keras_bilevel.gradients.shards import walk as walk_shards
+from keras_bilevel.gradients.state import seed_states
 from keras_bilevel.gradients.step import Batch
 from keras_bilevel.gradients.step import Step
+from keras_bilevel.gradients.structure import map_tensors

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_bilevel import data
+from keras_bilevel.gradients import map_tensors
 
 
 def are_arrays(x):
@@ -33,7 +34,7 @@ def split_off_tail(arrays, validation_split):
         )
 
     def take(part):
-        return keras.tree.map_structure(lambda array: array[part], arrays)
+        return map_tensors(lambda array: array[part], arrays)
 
     return take(slice(cut)), take(slice(cut, None))
 

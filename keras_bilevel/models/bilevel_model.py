@@ -96,6 +96,7 @@ class BilevelModel(Wrapper):
         self._assert_compile_called("fit")
         if arrays.are_arrays(x):
             part = (x, y, sample_weight)
+            self._check_observers(callbacks, x)
             if validation_split and validation_data is None:
                 part, validation_data = arrays.split_off_tail(
                     part, validation_split
@@ -119,7 +120,7 @@ class BilevelModel(Wrapper):
             callbacks=callbacks,
             validation_split=validation_split,
             validation_data=validation_data,
-            shuffle=shuffle and not isinstance(x, tf.data.Dataset),
+            shuffle=shuffle and isinstance(x, keras.utils.PyDataset),
             class_weight=class_weight,
             sample_weight=sample_weight,
             initial_epoch=initial_epoch,
@@ -240,29 +241,37 @@ class BilevelModel(Wrapper):
             ]
         )
         if isinstance(callbacks, keras.callbacks.CallbackList):
-            callbacks.append(tell)
+            callbacks.callbacks.append(tell)
             return callbacks
         return [*keras.tree.flatten(callbacks or []), tell]
 
+    def _check_observers(self, callbacks, x):
+        num_examples = len(keras.tree.flatten(x)[0])
+        for observer in _observers(callbacks):
+            observer.check(num_examples)
+
     def _set_observers(self, callbacks):
         """Lets callbacks that observe steps take part in `train_step`."""
-        if isinstance(callbacks, keras.callbacks.CallbackList):
-            callbacks = callbacks.callbacks
-        observers = [c for c in callbacks if hasattr(c, "observe")]
+        observers = _observers(callbacks)
         if observers != self._observers:
             self._observers = observers
             self.train_function = None
 
     def save_own_variables(self, store):
-        # What observers have seen belongs to the state of a run: a run that
-        # is resumed from a backup goes on with it.
-        for position, observer in enumerate(self._observers):
+        # A resumed run goes on with the dropout masks and with what observers
+        # have seen. Keras itself does not save the states of seeds.
+        for i, variable in enumerate(gradients.seed_states(self)):
+            store[f"seed_{i}"] = variable.numpy()
+        for i, observer in enumerate(self._observers):
             for name, value in observer.get_state().items():
-                store[f"{position}_{name}"] = value
+                store[f"observer_{i}_{name}"] = value
 
     def load_own_variables(self, store):
-        for position, observer in enumerate(self._observers):
-            prefix = f"{position}_"
+        for i, variable in enumerate(gradients.seed_states(self)):
+            if f"seed_{i}" in store.keys():
+                variable.assign(store[f"seed_{i}"])
+        for i, observer in enumerate(self._observers):
+            prefix = f"observer_{i}_"
             observer.set_state(
                 {
                     key.removeprefix(prefix): store[key][...]
@@ -286,3 +295,10 @@ def _unpack(data):
     """Returns the `Batch` in `x`, `(x, y)`, `(x, y, w)` or `(x, y, w, ids)`."""
     data = data if isinstance(data, tuple) else (data,)
     return gradients.Batch(*data, *[None] * (2 - len(data)))
+
+
+def _observers(callbacks):
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        callbacks = callbacks.callbacks
+    callbacks = keras.tree.flatten(callbacks or [])
+    return [callback for callback in callbacks if hasattr(callback, "observe")]

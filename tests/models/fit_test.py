@@ -1,0 +1,238 @@
+"""`fit` on arrays and datasets keeps Keras' meaning of its arguments."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_bilevel as kb
+from tests.models.tools import batch_of
+from tests.models.tools import compiled
+from tests.models.tools import tanh_network
+from tests.models.tools import values
+
+
+class Ids(kb.callbacks.Observer):
+    """Keeps the ids of all batches, per epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.epochs = {}
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epochs[epoch] = []
+        self._epoch = epoch
+
+    def observe(self, step):
+        tf.py_function(
+            lambda ids: self.epochs[self._epoch].append(ids.numpy()),
+            [step.batch.ids],
+            [],
+        )
+
+
+def fit_ids(model=None, n=96, **kwargs):
+    x, y = batch_of(n)
+    ids = Ids()
+    model = model or compiled(tanh_network())
+    model.fit(x, y, callbacks=[ids], verbose=0, **kwargs)
+    return ids.epochs
+
+
+def test_batch_size_counts_all_shards_of_a_step():
+    epochs = fit_ids(batch_size=16)
+    assert {len(ids) for ids in epochs[0]} == {16}
+    assert len(epochs[0]) >= 4
+
+
+def test_default_batch_size_is_keras_32():
+    assert {len(ids) for ids in fit_ids()[0]} == {32}
+
+
+def test_validation_split_takes_the_tail_before_shuffling():
+    x, y = batch_of(100)
+    model = compiled(tanh_network())
+    log = model.fit(
+        x, y, batch_size=16, validation_split=0.3, epochs=2, verbose=0
+    )
+    epochs = fit_ids(n=100, batch_size=16, validation_split=0.3, epochs=4)
+    assert max(np.max(ids) for ids in epochs.values()) < 70
+    expected = model.evaluate(x[70:], y[70:], verbose=0)
+    np.testing.assert_allclose(log.history["val_loss"][-1], expected, rtol=1e-5)
+
+
+def test_shuffle_false_repeats_the_same_epoch():
+    epochs = fit_ids(batch_size=16, epochs=2, shuffle=False)
+    np.testing.assert_array_equal(epochs[0], epochs[1])
+
+
+def test_shuffle_changes_the_epoch():
+    epochs = fit_ids(batch_size=16, epochs=2)
+    assert not np.array_equal(epochs[0], epochs[1])
+
+
+def test_initial_epoch_sees_what_the_uninterrupted_run_saw():
+    keras.utils.set_random_seed(5)
+    whole = fit_ids(batch_size=16, epochs=4)
+    keras.utils.set_random_seed(5)
+    tail = fit_ids(batch_size=16, epochs=4, initial_epoch=2)
+    assert set(tail) == {2, 3}
+    for epoch in tail:
+        np.testing.assert_array_equal(tail[epoch], whole[epoch])
+
+
+def test_steps_per_epoch_goes_on_through_the_data():
+    epochs = fit_ids(batch_size=16, epochs=4, steps_per_epoch=2)
+    assert [len(e) for e in epochs.values()] == [2] * 4
+    # 96 examples are at least 4 super-batches: no id twice in 2 epochs.
+    ids = np.concatenate(epochs[0] + epochs[1])
+    assert len(set(ids)) == len(ids) == 64
+    long = fit_ids(batch_size=16, epochs=1, steps_per_epoch=11)
+    assert len(long[0]) == 11
+
+
+def test_epochs_of_a_dataset_follow_fit_too():
+    x, y = batch_of(96)
+
+    def run(initial_epoch):
+        dataset = kb.data.stratified_batches(
+            (x, y), num_shards=4, shard_size=4, ids=True, seed=3
+        ).prefetch(2)
+        ids = Ids()
+        model = compiled(tanh_network())
+        model.fit(
+            dataset,
+            epochs=4,
+            initial_epoch=initial_epoch,
+            callbacks=[ids],
+            verbose=0,
+        )
+        return ids.epochs
+
+    whole, tail = run(0), run(2)
+    for epoch in tail:
+        np.testing.assert_array_equal(tail[epoch], whole[epoch])
+
+
+def test_arrays_and_their_dataset_give_the_same_training():
+    x, y = batch_of(96)
+    results = []
+    for data in ("arrays", "dataset"):
+        keras.utils.set_random_seed(2)
+        model = compiled(tanh_network())
+        if data == "arrays":
+            model.fit(x, y, batch_size=16, epochs=2, verbose=0)
+        else:
+            batches = kb.data.stratified_batches(
+                (x, y), num_shards=4, shard_size=4
+            )
+            model.fit(batches, epochs=2, verbose=0)
+        results.append(values(model.weights))
+    for a, b in zip(*results):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_callback_list_of_the_user_is_kept():
+    x, y = batch_of(32)
+    model = compiled(tanh_network())
+    mine = keras.callbacks.CallbackList(
+        [kb.callbacks.WeightHistory()], add_history=True, model=model
+    )
+    model.fit(x, y, batch_size=16, callbacks=mine, verbose=0)
+    assert mine.callbacks[0].num_steps == 2
+
+
+def test_generators_of_super_batches_work():
+    def generator():
+        for seed in range(3):
+            yield batch_of(16, seed=seed)
+
+    model = compiled(tanh_network())
+    model.fit(generator(), steps_per_epoch=3, verbose=0)
+    assert int(model.optimizer.iterations) == 3
+
+
+class Stop(Exception):
+    pass
+
+
+class StopAt(keras.callbacks.Callback):
+    def __init__(self, epoch, batch):
+        super().__init__()
+        self.at = epoch, batch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if (self._epoch, batch) == self.at:
+            raise Stop
+
+
+def noisy_network():
+    return keras.Sequential(
+        [
+            keras.Input((5,)),
+            keras.layers.Dense(8, activation="relu"),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dropout(0.3, seed=4),
+            keras.layers.Dense(3),
+        ]
+    )
+
+
+def resumable_run(folder, *callbacks):
+    keras.utils.set_random_seed(7)
+    x, y = batch_of(96)
+    model = compiled(noisy_network(), optimizer=keras.optimizers.Adam(0.01))
+    history = kb.callbacks.ExampleHistory(96)
+    weights = kb.callbacks.WeightHistory()
+    backup = keras.callbacks.BackupAndRestore(folder)
+    model.fit(
+        x,
+        y,
+        batch_size=16,
+        epochs=5,
+        verbose=0,
+        callbacks=[backup, history, weights, *callbacks],
+    )
+    return [
+        *values(model.weights),
+        *values(model.optimizer.variables),
+        history.given_probability,
+        weights.weights,
+    ]
+
+
+def test_interrupted_run_resumes_to_the_same_result(tmp_path):
+    whole = resumable_run(tmp_path / "a")
+    with pytest.raises(Stop):
+        resumable_run(tmp_path / "b", StopAt(3, 1))
+    resumed = resumable_run(tmp_path / "b")
+    assert len(whole) == len(resumed)
+    for a, b in zip(whole, resumed):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_checkpoint_early_stopping_and_plateau_callbacks(tmp_path):
+    x, y = batch_of(96)
+    model = compiled(tanh_network(), metrics=["accuracy"])
+    path = tmp_path / "best.keras"
+    model.fit(
+        x,
+        y,
+        batch_size=16,
+        epochs=3,
+        validation_data=(x, y),
+        verbose=0,
+        callbacks=[
+            keras.callbacks.ModelCheckpoint(path, save_best_only=True),
+            keras.callbacks.EarlyStopping(patience=1),
+            keras.callbacks.ReduceLROnPlateau(patience=1),
+            keras.callbacks.TensorBoard(str(tmp_path / "logs")),
+            kb.callbacks.WeightHistory(log_dir=str(tmp_path / "logs")),
+        ],
+    )
+    best = keras.models.load_model(path)
+    assert best.predict(x, verbose=0).shape == (96, 3)
+    assert list((tmp_path / "logs").rglob("events*"))

@@ -1,0 +1,77 @@
+"""Without TensorFlow, or with two of it, the import says what to do."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import keras_bilevel
+from keras_bilevel import _backend
+
+ROOT = Path(keras_bilevel.__file__).parents[1]
+INSTALL = r"pip install 'keras-bilevel\[cpu\]'"
+BUILDS = ["tensorflow", "tensorflow-cpu", "tensorflow-tpu", "tf-nightly-cpu"]
+
+
+def add_build(folder, name):
+    """Makes a folder on the path look as if pip had put a build into it."""
+    info = folder / f"{name.replace('-', '_')}-2.21.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Name: {name}\nVersion: 2.21.0\n")
+
+
+@pytest.fixture
+def only(tmp_path, monkeypatch):
+    """A folder that is all of `sys.path`."""
+    monkeypatch.delitem(sys.modules, "tensorflow")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    return tmp_path
+
+
+def test_this_environment_passes():
+    _backend.check_tensorflow()
+
+
+def test_missing_tensorflow_is_an_error(only):
+    with pytest.raises(ImportError, match=f"needs TensorFlow.*\n{INSTALL}"):
+        _backend.check_tensorflow()
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_one_build_passes(only, build):
+    add_build(only, build)
+    (only / "tensorflow").mkdir()
+    (only / "tensorflow/__init__.py").touch()
+    _backend.check_tensorflow()
+
+
+@pytest.mark.parametrize("builds", [BUILDS[:2], BUILDS[1:3], BUILDS[2:]])
+def test_two_builds_are_an_error(only, builds):
+    for build in builds:
+        add_build(only, build)
+    with pytest.raises(ImportError, match=f"{', '.join(builds)}.*\n{INSTALL}"):
+        _backend.check_tensorflow()
+
+
+def test_build_without_its_files_is_an_error(only):
+    add_build(only, "tensorflow-cpu")
+    (only / "tensorflow/python").mkdir(parents=True)
+    with pytest.raises(ImportError, match="whole TensorFlow.*tensorflow-cpu"):
+        _backend.check_tensorflow()
+
+
+def test_import_of_the_package_is_what_checks():
+    # `-I -S` leaves the standard library: no TensorFlow, and no Keras either.
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+    code += "import keras_bilevel"
+    run = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    assert run.returncode == 1
+    assert run.stderr.splitlines()[-1].startswith("pip install")
+    assert "ImportError: keras_bilevel needs TensorFlow" in run.stderr

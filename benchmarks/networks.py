@@ -65,4 +65,21 @@ def cifarnet():
     ]
 
 
-NETWORKS = {"mlp": mlp, "cnn": cnn, "cnn_bn": cnn_bn, "cifarnet": cifarnet}
+def four_million():
+    """A wide `cnn`: some four million parameters on 32x32x3."""
+    hidden = []
+    for filters in (64, 128, 256):
+        hidden += [
+            layers.Conv2D(filters, 3, padding="same", activation="relu"),
+            layers.MaxPooling2D(2),
+        ]
+    return [*hidden, layers.Flatten(), layers.Dense(880, activation="relu")]
+
+
+NETWORKS = {
+    "mlp": mlp,
+    "cnn": cnn,
+    "cnn_bn": cnn_bn,
+    "cifarnet": cifarnet,
+    "four_million": four_million,
+}

@@ -60,6 +60,8 @@ class Experiment:
         report: Function `records -> render.Report`.
         run: Function `(settings, data_dir, verbose) -> metrics`, a dict of
             JSON values.
+        describe: Function `settings -> str`, for progress.
+        headline: Names of the metrics that progress shows, where there.
     """
 
     name: str
@@ -67,6 +69,8 @@ class Experiment:
     stages: tuple
     report: Callable
     run: Callable = training.run
+    describe: Callable = render.describe
+    headline: tuple = ("test", "held_out")
 
 
 def main(choose):
@@ -137,8 +141,8 @@ def execute(experiment, preset, journal, run, part=(0, 1)):
         plan = stage(preset, records)
         mine = plan[part[0] :: part[1]]
         for position, settings in enumerate(mine, start=1):
-            label = f"[{position}/{len(mine)}] {render.describe(settings)}"
-            _run_once(experiment.name, label, settings, journal, run)
+            label = f"[{position}/{len(mine)}] {experiment.describe(settings)}"
+            _run_once(experiment, label, settings, journal, run)
         found = journal.find(plan)
         records += found
         if len(found) < len(plan):
@@ -147,7 +151,7 @@ def execute(experiment, preset, journal, run, part=(0, 1)):
     return records
 
 
-def _run_once(name, label, settings, journal, run):
+def _run_once(experiment, label, settings, journal, run):
     if journal.find([settings]):
         print(f"{label}: already in {journal.path}", flush=True)
         return
@@ -157,7 +161,7 @@ def _run_once(name, label, settings, journal, run):
     seconds = round(time.perf_counter() - start, 1)
     journal.append(
         {
-            "experiment": name,
+            "experiment": experiment.name,
             "seed": settings["seed"],
             "settings": settings,
             "metrics": metrics,
@@ -165,9 +169,12 @@ def _run_once(name, label, settings, journal, run):
             "seconds": seconds,
         }
     )
-    evaluated = "held_out" if "held_out" in metrics else "test"
-    result = f"{evaluated} {metrics[evaluated]:.3f} in {seconds:.0f} s"
-    print(f"    {result}", flush=True)
+    shown = [
+        f"{name} {metrics[name]:.3f}"
+        for name in experiment.headline
+        if name in metrics
+    ]
+    print(f"    {' '.join(shown)} in {seconds:.0f} s", flush=True)
     keras.backend.clear_session()
 
 

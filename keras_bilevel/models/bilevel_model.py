@@ -6,6 +6,7 @@ import tensorflow as tf
 from keras_bilevel import data as data_room
 from keras_bilevel import gradients
 from keras_bilevel.models import arrays
+from keras_bilevel.models import runaway
 from keras_bilevel.models.step_metrics import StepMetrics
 from keras_bilevel.models.wrapper import Wrapper
 from keras_bilevel.weighting.weighting import Weighting
@@ -106,6 +107,8 @@ class BilevelModel(Wrapper):
             x = self._super_batches(
                 part, batch_size, class_weight, shuffle, steps_per_epoch
             )
+            if class_weight is None and sample_weight is None:
+                callbacks = self._with_warning(callbacks, y, batch_size)
             y = batch_size = class_weight = sample_weight = None
             validation_split, steps_per_epoch = 0.0, None
         self._check_dataset(x)
@@ -240,10 +243,20 @@ class BilevelModel(Wrapper):
                 counter.set(epoch) for counter in counters
             ]
         )
-        if isinstance(callbacks, keras.callbacks.CallbackList):
-            callbacks.callbacks.append(tell)
+        return _appended(callbacks, tell)
+
+    def _with_warning(self, callbacks, y, batch_size):
+        guessing = runaway.loss_of_guessing(y, self.loss)
+        if guessing is None:
             return callbacks
-        return [*keras.tree.flatten(callbacks or []), tell]
+        shards = self.weighting.num_shards
+        judging = batch_size * self.weighting.num_validation_shards // shards
+        return _appended(callbacks, runaway.RunawayWarning(guessing, judging))
+
+    @property
+    def data_loss(self):
+        """Mean loss over the epoch so far, without regularisers: a float."""
+        return float(self._step_metrics.data_loss.result())
 
     def _check_observers(self, callbacks, x):
         num_examples = len(keras.tree.flatten(x)[0])
@@ -295,6 +308,14 @@ def _unpack(data):
     """Returns the `Batch` in `x`, `(x, y)`, `(x, y, w)` or `(x, y, w, ids)`."""
     data = data if isinstance(data, tuple) else (data,)
     return gradients.Batch(*data, *[None] * (2 - len(data)))
+
+
+def _appended(callbacks, callback):
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        callback.set_model(callbacks.model)
+        callbacks.callbacks.append(callback)
+        return callbacks
+    return [*keras.tree.flatten(callbacks or []), callback]
 
 
 def _observers(callbacks):

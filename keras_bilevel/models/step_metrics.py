@@ -24,16 +24,20 @@ class StepMetrics:
         self.negative = keras.metrics.Mean(name="negative_weights")
         self.effective = keras.metrics.Mean(name=f"effective_{unit}s")
         self.dropped = keras.metrics.Sum(name=f"dropped_{unit}s")
-        self.all = [self.negative, self.effective, self.dropped]
+        self.shown = [self.negative, self.effective, self.dropped]
+        # The loss that is shown has the regularisers in it.
+        self.data_loss = keras.metrics.Mean(name="data_loss")
 
     def update(self, step):
         self.negative.update_state(tf.cast(step.weights < 0, tf.float32))
         self.effective.update_state(gradients.effective_units(step.weights))
         self.dropped.update_state(tf.cast(step.dropped, tf.float32))
+        healthy = tf.cast(~step.dropped, tf.float32)
+        self.data_loss.update_state(step.losses, sample_weight=healthy)
 
     def reset(self):
-        for metric in self.all:
+        for metric in [*self.shown, self.data_loss]:
             metric.reset_state()
 
     def result(self):
-        return {metric.name: metric.result() for metric in self.all}
+        return {metric.name: metric.result() for metric in self.shown}

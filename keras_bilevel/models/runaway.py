@@ -1,0 +1,69 @@
+"""A warning where the rate was too high to learn anything."""
+
+import warnings
+
+import keras
+import numpy as np
+
+# A slow start is no runaway.
+_EPOCHS = 5
+_STEPS = 200
+
+
+def loss_of_guessing(y, loss):
+    """Returns the cross-entropy of guessing label frequencies, or `None`.
+
+    Args:
+        y: Integer labels of shape `(num_examples,)` or `(num_examples, 1)`, or
+            one-hot labels of shape `(num_examples, classes)`.
+        loss: What was given to `compile`. `None` is returned unless it is a
+            cross-entropy over classes.
+    """
+    name = loss if isinstance(loss, str) else getattr(loss, "name", "")
+    if keras.tree.is_nested(y) or "categorical_crossentropy" not in str(name):
+        return None
+    labels = np.asarray(y)
+    if labels.ndim > 1 and labels.shape[-1] > 1:
+        counts = labels.sum(axis=0)
+    else:
+        counts = np.unique(labels, return_counts=True)[1]
+    frequencies = counts[counts > 0] / counts.sum()
+    return float(-np.sum(frequencies * np.log(frequencies)))
+
+
+class RunawayWarning(keras.callbacks.Callback):
+    """Warns once when the loss stays where guessing would put it.
+
+    Args:
+        guessing: Float, the loss of guessing.
+        judging: Integer, number of examples in the validation shards.
+    """
+
+    def __init__(self, guessing, judging):
+        super().__init__()
+        self.guessing = guessing
+        self.judging = judging
+        self._epochs = self._steps = 0
+        self._warned = False
+
+    def on_epoch_end(self, epoch, logs=None):
+        loss = self.model.data_loss
+        # A NaN is not below either.
+        if loss < self.guessing:
+            self._epochs = self._steps = 0
+            return
+        self._epochs += 1
+        self._steps += self.params["steps"] or 0
+        if self._epochs < _EPOCHS or self._steps < _STEPS or self._warned:
+            return
+        self._warned = True
+        warnings.warn(
+            f"Training seems to have run away: for {self._epochs} epochs the "
+            f"loss (now {loss:.3f}) was not below {self.guessing:.3f}, that of "
+            "guessing label frequencies. A rate is stable here about where it "
+            "is for plain SGD with batches as large as the validation shards, "
+            f"{self.judging} examples. Lower the learning rate, or take larger "
+            "shards (a larger `batch_size`, fewer shards) or more validation "
+            "shards. Labels that say nothing about the inputs look the same.",
+            stacklevel=2,
+        )

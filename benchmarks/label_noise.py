@@ -60,10 +60,8 @@ PAPER_PRESETS = {
     },
     "paper": {
         "cases": [
-            ("mnist", "clean"),
             ("mnist", "20%"),
             ("mnist", "50%"),
-            ("mnist", "80%"),
             ("cifar10", "50%"),
         ],
         "epochs": 30,
@@ -81,10 +79,10 @@ FAIR_PRESETS = {
     },
     "paper": {
         "cases": [("mnist", "50%")],
-        "rates": [0.003, 0.01, 0.03, 0.1],
-        "batches": [32, 64, 128, 256],
+        "rates": [0.003, 0.01, 0.03],
+        "batches": [64, 256],
         # Examples in all shards, and how many shards.
-        "shards": [(64, 8), (128, 8), (256, 8), (256, 32)],
+        "shards": [(64, 8), (256, 32)],
         "epochs": 30,
         "seeds": [0, 1, 2],
     },

@@ -132,7 +132,7 @@ def _report(records):
     steps = min(record["metrics"]["steps"] for record in records)
     notes = [
         f"Labels: {render.noise(first)}; momentum {first['momentum']}, "
-        f"constant rates, inputs in [0, 1]. Each run makes {steps} steps, and "
+        f"constant rates, inputs in [-1, 1]. Each run makes {steps} steps, and "
         "those that are left of its last epoch.",
         "A rate is stable if no run ran away at it or below: the final "
         "training loss is under 0.99 log C, the loss at chance.",

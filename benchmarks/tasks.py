@@ -44,7 +44,8 @@ def make(settings, data_dir=None):
 
     Args:
         settings: Dict with `dataset`, `num_train`, `noise_kind`, `noise`,
-            `label_set`, `held_out` and `seed`; see `training.DEFAULTS`.
+            `label_set`, `held_out`, `inputs` and `seed`; see
+            `training.DEFAULTS`.
         data_dir: See `datasets.load`.
 
     Returns:
@@ -55,7 +56,10 @@ def make(settings, data_dir=None):
         settings["dataset"], data_dir, settings["num_train"], seed
     )
     y_given = _given(data, settings, data_dir)
-    train, evaluation = np.arange(len(y_given)), (data.x_test, data.y_test)
+    x_train, x_test = (
+        _rescale(x, settings["inputs"]) for x in (data.x_train, data.x_test)
+    )
+    train, evaluation = np.arange(len(y_given)), (x_test, data.y_test)
     if settings["held_out"]:
         train, rest = train_test_split(
             train,
@@ -63,15 +67,21 @@ def make(settings, data_dir=None):
             stratify=y_given,
             random_state=seed,
         )
-        evaluation = (data.x_train[rest], y_given[rest])
+        evaluation = (x_train[rest], y_given[rest])
     return Task(
-        data.x_train[train],
+        x_train[train],
         y_given[train],
         data.y_train[train],
         data.train_ids[train],
         evaluation,
         data.num_classes,
     )
+
+
+def _rescale(x, limits):
+    """Moves pixels from [0, 1] to the range `limits`."""
+    low, high = limits
+    return (low + (high - low) * x).astype("float32")
 
 
 def _given(data, settings, data_dir):

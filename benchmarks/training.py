@@ -20,6 +20,7 @@ DEFAULTS = {
     "noise": 0.5,
     "label_set": None,  # The labels of CIFAR-10N, for human noise.
     "held_out": 0.0,  # Share of the noisy data to evaluate on instead.
+    "inputs": [-1, 1],  # Range of the pixels.
     "network": "mlp",
     "method": "sgd",
     "batch_size": 128,  # All shards together.

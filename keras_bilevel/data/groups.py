@@ -41,40 +41,56 @@ def array_groups(x, y, num_examples, stratify_by):
         return np.zeros(num_examples, "int64")
     if callable(stratify_by):
         examples = tf.data.Dataset.from_tensor_slices((x, y))
-        return collect(examples.map(example_grouper(examples, stratify_by)))
+        groups = examples.map(_CallableGroup(stratify_by)).batch(4096)
+        return concatenate_groups(groups)
     if isinstance(stratify_by, str):
         return _label_groups(y)
     return _given_groups(stratify_by, num_examples)
 
 
-def collect(scalars):
-    """A dataset of integers as one NumPy array."""
-    batches = list(scalars.batch(4096).as_numpy_iterator())
-    return np.concatenate(batches) if batches else np.zeros(0, "int64")
+def concatenate_groups(groups):
+    """A dataset of vectors of integers as one NumPy array."""
+    return np.concatenate([np.zeros(0, "int64"), *groups.as_numpy_iterator()])
 
 
-def example_grouper(dataset, stratify_by):
-    """The function from one example to its group.
+def grouped_chunks(dataset, stratify_by, size):
+    """Batches of examples, and the group of each example.
 
     Args:
         dataset: A `tf.data.Dataset` of single examples `(x, y, ...)`.
         stratify_by: `"label"`, a function or `None`.
+        size: Integer, examples of a batch.
 
     Returns:
-        A function `(x, y, ...)` to an int64 scalar tensor.
+        A `tf.data.Dataset` of `(groups, (x, y, ...))`, where groups are int64
+        vectors.
     """
     check_stratify_by(stratify_by)
-    if stratify_by is None:
-        return lambda *example: tf.constant(0, "int64")
     if callable(stratify_by):
-        return _CallableGroup(stratify_by)
-    if not isinstance(stratify_by, str):
+        group_of = _CallableGroup(stratify_by)
+        return dataset.map(lambda *ex: (group_of(*ex), ex)).batch(size)
+    if stratify_by is None:
+        groups_of = _one_group
+    elif isinstance(stratify_by, str):
+        _check_label_spec(dataset)
+        groups_of = _traced_label_groups
+    else:
         raise ValueError(
             "Invalid value for argument `stratify_by`. An array of groups "
             "needs data that are arrays too. Received: stratify_by of type "
             f"{type(stratify_by).__name__} with a `tf.data.Dataset`. {MEND}"
         )
-    return _label_grouper(dataset)
+    return dataset.batch(size).map(lambda *ex: (groups_of(ex[1]), ex))
+
+
+def _one_group(y):
+    return tf.zeros(tf.shape(keras.tree.flatten(y)[0])[:1], "int64")
+
+
+def _traced_label_groups(y):
+    return tf.ensure_shape(
+        tf.numpy_function(_label_groups, [y], "int64"), [None]
+    )
 
 
 class _CallableGroup:
@@ -118,28 +134,19 @@ def _given_groups(groups, num_examples):
     return groups.astype("int64")
 
 
-def _label_grouper(dataset):
+def _check_label_spec(dataset):
     spec = dataset.element_spec[1]
     if not isinstance(spec, tf.TensorSpec):
         raise _wrong_labels(f"a {type(spec).__name__}")
     discrete = spec.dtype.is_integer or spec.dtype.is_bool
-    if discrete and spec.shape.num_elements() == 1:
-        return lambda x, y, *_: tf.cast(tf.reshape(y, []), "int64")
-    if spec.shape.rank == 1 and (discrete or spec.dtype.is_floating):
-        # Soft labels and batches look alike: only the numbers tell.
-        for _, label, *_ in dataset.take(1):
-            if class_ids(label.numpy()[None]) is None:
-                raise _wrong_labels(f"{label.numpy()}")
-        return _one_hot_group
-    raise _wrong_labels(f"dtype {spec.dtype.name} and shape {spec.shape}")
-
-
-def _one_hot_group(x, y, *_):
-    label = tf.cast(y, "float32")
-    binary = tf.reduce_all((label == 0) | (label == 1))
-    one_hot = binary & (tf.reduce_sum(label) == 1)
-    tf.debugging.Assert(one_hot, [str(_wrong_labels("value")), y])
-    return tf.argmax(label)
+    if discrete and spec.shape.as_list() in ([], [1]):
+        return
+    if spec.shape.rank != 1 or not (discrete or spec.dtype.is_floating):
+        raise _wrong_labels(f"dtype {spec.dtype.name} and shape {spec.shape}")
+    # Soft labels and batches look alike: only the numbers tell.
+    for _, label, *_ in dataset.take(1):
+        if class_ids(label.numpy()[None]) is None:
+            raise _wrong_labels(f"{label.numpy()}")
 
 
 def _wrong_labels(received):

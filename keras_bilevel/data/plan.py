@@ -3,7 +3,6 @@
 import numpy as np
 
 from keras_bilevel.data.pools import check_enough
-from keras_bilevel.data.pools import deal
 from keras_bilevel.data.seeds import PASS
 from keras_bilevel.data.seeds import generator
 
@@ -55,28 +54,43 @@ class EpochPlan:
 
     def _one_pass(self, number):
         rng = generator(self._seed, PASS, number) if self._shuffle else None
-        tuples = self._tuples(rng)
-        size = self._layout.shard_size
-        used = tuples[: self._pass_steps * size]
-        by_step = used.reshape(self._pass_steps, size, -1)
-        # Shard j is the j-th members: (steps, tuples, members) to shard-major.
-        return by_step.transpose(0, 2, 1).reshape(self._pass_steps, -1)
-
-    def _tuples(self, rng):
-        """Integer array of shape `(num_tuples, tuple_size)`."""
-        training = self._draw(
-            self._pools.training, self._layout.training_members, rng
-        )
-        validation = self._draw(
-            self._pools.validation, self._layout.validation_members, rng
+        pools, layout = self._pools, self._layout
+        num_tuples = pools.num_tuples
+        training = pools.training.draw(num_tuples, layout.training_members, rng)
+        validation = pools.validation.draw(
+            num_tuples, layout.validation_members, rng
         )
         members = np.concatenate([validation, training], axis=1)
-        members = members[:, self._layout.member_order]
-        if rng is not None:
-            return members[rng.permutation(len(members))]
-        return members[np.argsort(training.max(axis=1), kind="stable")]
+        members = members[:, layout.member_order]
+        order = tuple_order(training, rng)
+        return shard_major(members[order], layout)
 
-    def _draw(self, pool, num_members, rng):
-        num_tuples = self._pools.num_tuples
-        drawn = deal(pool.by_group(rng), pool.counts, num_tuples * num_members)
-        return drawn.reshape(num_tuples.sum(), num_members)
+
+def tuple_order(training, rng):
+    """In which order the tuples of some training members come.
+
+    Args:
+        training: Integer array of shape `(num_tuples, training_members)`.
+        rng: `np.random.Generator` to shuffle them, or `None` for the order
+            of their last members.
+    """
+    if rng is not None:
+        return rng.permutation(len(training))
+    return np.argsort(training.max(axis=1), kind="stable")
+
+
+def shard_major(tuples, layout):
+    """The whole super-batches that tuples make.
+
+    Args:
+        tuples: Integer array of shape `(num_tuples, tuple_size)`.
+        layout: A `Layout`.
+
+    Returns:
+        Integer array of shape `(steps, batch_size)`, whose rows are the first
+        members of `shard_size` tuples, then their second members and so on.
+    """
+    steps = len(tuples) // layout.shard_size
+    used = tuples[: steps * layout.shard_size]
+    by_step = used.reshape(steps, layout.shard_size, layout.tuple_size)
+    return by_step.transpose(0, 2, 1).reshape(steps, layout.batch_size)

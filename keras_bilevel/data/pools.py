@@ -41,6 +41,21 @@ class Pool:
         order = np.argsort(self.groups[shuffled], kind="stable")
         return self.members[shuffled[order]]
 
+    def draw(self, num_tuples, num_members, rng):
+        """Tuples of one group each, group after group.
+
+        Args:
+            num_tuples: Integer array of shape `(num_groups,)`.
+            num_members: Integer, members of a tuple.
+            rng: `np.random.Generator`, or `None` to keep the data order.
+
+        Returns:
+            Integer array of shape `(sum(num_tuples), num_members)`.
+        """
+        take = num_tuples * num_members
+        drawn = deal(self.by_group(rng), self.counts, take)
+        return drawn.reshape(num_tuples.sum(), num_members)
+
 
 def deal(members, counts, take):
     """The first members of each group, over again where it has too few.

@@ -85,10 +85,11 @@ def stratified_batches(
             than one tuple needs. `"repeat"` fills its one tuple an epoch by
             repeating examples and warns once, `"drop"` leaves it out,
             `"error"` raises. A dataset only shows at the end of an epoch
-            that a group was rare. Defaults to `"repeat"`.
+            that a group was rare, and there its tuple comes. Defaults to
+            `"repeat"`.
         shuffle: Boolean. `False` keeps the order of the data within groups,
             and tuples in the order in which they fill up; a rare group of a
-            dataset comes last. Defaults to `True`.
+            dataset comes at the end. Defaults to `True`.
         ids: Boolean, whether elements are `(x, y, sample_weight, ids)`. Ids
             are int64: row numbers of arrays, positions in a dataset, which
             then needs a fixed order. Sample weights are ones where none were
@@ -98,9 +99,14 @@ def stratified_batches(
             They are taken from an endless sequence of passes over the data,
             so that epoch `e` begins with super-batch `e * steps_per_epoch`.
             `None` makes an epoch one pass. Defaults to `None`.
-        shuffle_buffer: Integer, for datasets only: how many examples wait in
-            the buffer that shuffles examples, and again in the one that
-            shuffles tuples. Defaults to `10_000`.
+        shuffle_buffer: Integer, for datasets only: how many examples, at
+            least a super-batch, are read, shuffled and cut into tuples at a
+            time; what is left joins the next ones. An example meets those
+            that are near it in the dataset, so shuffle the dataset where it
+            is sorted. Memory is needed for about four times as many
+            examples. Where `num_replicas * num_shards` times the number of
+            groups is larger, what is left is too, and feeding slows down.
+            Defaults to `10_000`.
         seed: Non-negative integer. `None` draws one now, from NumPy's global
             generator, which `keras.utils.set_random_seed` seeds. Defaults to
             `None`.
@@ -150,7 +156,8 @@ def stratified_batches(
             validation_ratio=validation_ratio,
             stratify_by=stratify_by,
             rare=rare,
-            shuffle_buffer=shuffle_buffer if shuffle else 0,
+            shuffle=shuffle,
+            shuffle_buffer=shuffle_buffer,
             ids=ids,
             seed=seed,
         )

@@ -1,22 +1,21 @@
 """Stratified super-batches of a `tf.data.Dataset`.
 
-From start to end, an element is `(position, example)`: the position of an
-example in the stream, and what the stream gave.
+The stream is read in chunks of many super-batches. NumPy says which rows of
+a chunk make which super-batch; what is left is carried into the next chunk.
 """
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_bilevel.data.epochs import once_per_epoch
-from keras_bilevel.data.groups import example_grouper
-from keras_bilevel.data.rare_windows import RareWindows
-from keras_bilevel.data.seeds import EPOCH
-from keras_bilevel.data.seeds import generator
+from keras_bilevel.data.groups import grouped_chunks
 from keras_bilevel.data.stream_examples import check_finite
 from keras_bilevel.data.stream_examples import check_single_examples
 from keras_bilevel.data.stream_examples import with_ids
+from keras_bilevel.data.stream_plan import StreamPlan
 from keras_bilevel.data.stream_split import StreamSplit
+
+_map = keras.tree.map_structure
 
 
 def stream_batches(
@@ -26,6 +25,7 @@ def stream_batches(
     validation_ratio,
     stratify_by,
     rare,
+    shuffle,
     shuffle_buffer,
     ids,
     seed,
@@ -38,8 +38,8 @@ def stream_batches(
         validation_ratio: Float, see `stratified_batches`.
         stratify_by: `"label"`, a function or `None`.
         rare: String, see `stratified_batches`.
-        shuffle_buffer: Integer, examples in the shuffle buffers, `0` to keep
-            the order of the stream.
+        shuffle: Boolean.
+        shuffle_buffer: Integer, the examples of a chunk.
         ids: Boolean, whether to add sample weights and positions.
         seed: Integer.
 
@@ -48,100 +48,106 @@ def stream_batches(
         `EpochCounter`.
     """
     check_single_examples(dataset)
-    group_of = example_grouper(dataset, stratify_by)
-    examples = dataset.enumerate()
+    # A chunk below a super-batch would only be carried, over and over.
+    size = max(shuffle_buffer, layout.batch_size)
+    chunks = grouped_chunks(dataset, stratify_by, size)
     split = None
     if layout.separate_validation:
         check_finite(dataset)
-        groups = dataset.map(group_of)
         split = StreamSplit(
-            examples, groups, layout, validation_ratio, rare, seed
+            chunks, layout, validation_ratio, rare, shuffle, seed
         )
-        examples = split.training(examples)
-    # The split has counted the groups, reported the rare ones and dropped
-    # those that were to be dropped.
-    windows = RareWindows(
-        layout.training_members,
-        "repeat" if split else rare,
-        silent=split is not None,
-    )
-
-    def one_pass(seeds, validation_order):
-        shuffled = examples
-        if shuffle_buffer:
-            shuffled = _shuffle(examples, shuffle_buffer, seeds[0])
-        tuples = windows.cut(shuffled, group_of)
-        if split:
-            tuples = split.join(tuples, validation_order)
-        tuples = tuples.map(lambda group, *members: members)
-        if shuffle_buffer:
-            waiting = -(-shuffle_buffer // layout.tuple_size)
-            tuples = _shuffle(tuples, waiting, seeds[1])
-        return _whole_batches(tuples, layout)
-
-    def begin(epoch):
-        rng = generator(seed, EPOCH, epoch) if shuffle_buffer else None
-        seeds = rng.integers(1, 2**31, size=2) if rng else np.zeros(2, "int64")
-        order = split.order(rng) if split else np.zeros(0, "int64")
-        return seeds, order
-
-    def finish(positions, batch):
-        positions, batch = _shard_major((positions, batch), layout)
-        return with_ids(positions, batch) if ids else batch
-
-    signature = (tf.TensorSpec([2], "int64"), tf.TensorSpec([None], "int64"))
-    epoch, counter = once_per_epoch(begin, signature)
-    batches = epoch.flat_map(one_pass).map(
-        finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-    )
+    plan = StreamPlan(layout, rare, shuffle, seed, split)
+    batches = _cut(chunks, size, plan, layout, split, ids)
     steps = split.steps if split else None
     if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
         steps = tf.data.INFINITE_CARDINALITY
     if steps is not None:
         batches = batches.apply(tf.data.experimental.assert_cardinality(steps))
-    return batches.prefetch(tf.data.AUTOTUNE), counter
+    return batches, plan.counter
 
 
-def _shuffle(dataset, buffer_size, seed):
-    # tf.data mixes the global seed into every shuffle. This sets the seed of
-    # the one graph that it is called in, the function that builds a pass, so
-    # that the order depends on nothing but our own seed.
-    tf.random.set_seed(1)
-    return dataset.shuffle(
-        buffer_size, seed=seed, reshuffle_each_iteration=False
-    )
+def _cut(chunks, size, plan, layout, split, ids):
+    """The super-batches of each chunk, and what is left to the next one.
 
+    Args:
+        chunks: A `tf.data.Dataset` of `(groups, examples)`.
+        size: Integer, the examples of a chunk.
+        plan: A `StreamPlan`.
+        layout: A `Layout`.
+        split: A `StreamSplit`, or `None`.
+        ids: Boolean, whether to add sample weights and positions.
 
-def _whole_batches(tuples, layout):
-    """Batches of `shard_size` tuples; an epoch without any is an error."""
-    message = (
-        "Invalid value for argument `data`. Expected enough examples for one "
-        f"super-batch: {layout.shard_size} tuples of {layout.training_members} "
-        "training examples of one group. Lower `shard_size` or `num_shards`. "
-        "Received a dataset that ended before. Number of tuples:"
-    )
+    Returns:
+        A `tf.data.Dataset` of super-batches.
+    """
 
-    def mark(any_whole, batch):
-        found = tf.shape(keras.tree.flatten(batch)[0])[0]
-        whole = found == layout.shard_size
-        tf.debugging.Assert(any_whole | whole, [message, found])
-        return any_whole | whole, (whole, *batch)
-
-    batches = tuples.batch(layout.shard_size).scan(tf.constant(False), mark)
-    whole = batches.filter(lambda whole, *batch: whole)
-    return whole.map(lambda whole, *batch: batch)
-
-
-def _shard_major(batch, layout):
-    """From leaves `(shard_size, tuple_size, ...)` to `(batch_size, ...)`."""
-
-    def lay_out(leaf):
-        members_first = [1, 0, *range(2, leaf.shape.rank)]
-        inner = tf.shape(leaf)[2:]
-        flat = tf.reshape(
-            tf.transpose(leaf, members_first),
-            tf.concat([[layout.batch_size], inner], axis=0),
+    def step(state, element):
+        epoch, names, dealt, carried = state
+        number, (groups, examples) = element
+        positions = number * size + tf.range(tf.size(groups, "int64"))
+        chunk = (groups, positions, examples)
+        pool = _map(_join, carried, chunk)
+        last = tf.size(groups) == 0
+        rows, left, *plan_state = tf.numpy_function(
+            plan,
+            [number, last, *pool[:2], epoch, names, dealt],
+            ["int64"] * 5,
         )
-        return tf.ensure_shape(flat, [layout.batch_size, *leaf.shape[2:]])
+        rows.set_shape([None, layout.batch_size])
+        left.set_shape([None])
+        for after, before in zip(plan_state, state):
+            after.set_shape(before.shape)
+        if split:
+            batches = _gather_both(split.examples, pool[1:], rows, layout)
+        else:
+            batches = _gather(pool[1:], rows)
+        batches = with_ids(*batches) if ids else batches[1]
+        return (*plan_state, _gather(pool, left)), batches
 
-    return keras.tree.map_structure(lay_out, batch)
+    none = tf.zeros([0], "int64")
+    groups, examples = _map(_empty, chunks.element_spec)
+    start = (tf.constant(0, "int64"), none, none, (groups, none, examples))
+    # An empty chunk says that the stream has ended.
+    end = tf.data.Dataset.from_tensors((groups, examples))
+    batches = chunks.concatenate(end).enumerate().scan(start, step)
+    # The next chunk is read while this one is fed.
+    return batches.prefetch(1).flat_map(_slices)
+
+
+def _slices(*batches):
+    return tf.data.Dataset.from_tensor_slices(batches)
+
+
+def _empty(spec):
+    return tf.zeros([0, *(size or 0 for size in spec.shape[1:])], spec.dtype)
+
+
+def _join(carried, chunk):
+    """The rows of both, of which one may be empty."""
+    # An empty one was made before an unknown inner shape was known.
+    inner = tf.maximum(tf.shape(carried)[1:], tf.shape(chunk)[1:])
+    both = [
+        tf.reshape(leaf, tf.concat([tf.shape(leaf)[:1], inner], axis=0))
+        for leaf in (carried, chunk)
+    ]
+    joined = tf.concat(both, axis=0)
+    return tf.ensure_shape(joined, [None, *chunk.shape[1:]])
+
+
+def _gather(examples, rows):
+    return _map(lambda leaf: tf.gather(leaf, rows), examples)
+
+
+def _gather_both(validation, training, rows, layout):
+    """Super-batches of which the first rows are validation rows."""
+    count = layout.validation_members * layout.shard_size
+    order = np.arange(layout.batch_size).reshape(layout.tuple_size, -1)
+    order = order[layout.member_order].ravel()
+    validation = _gather(validation, rows[:, :count])
+    training = _gather(training, rows[:, count:])
+
+    def merge(*both):
+        return tf.gather(tf.concat(both, axis=1), order, axis=1)
+
+    return _map(merge, validation, training)

@@ -33,16 +33,18 @@ def check_finite(dataset):
 
 
 def with_ids(positions, batch):
-    """`(x, y, sample_weight, ids)` of a batch.
+    """`(x, y, sample_weight, ids)` of super-batches.
 
     Args:
-        positions: int64 tensor of shape `(batch_size,)`, where the examples
-            are in the stream. They are the ids unless the batch has its own.
+        positions: int64 tensor of shape `(steps, batch_size)`, where the
+            examples are in the stream. They are the ids unless the batches
+            have their own.
         batch: Tuple `(x, y)`, `(x, y, sample_weight)` or
-            `(x, y, sample_weight, ids)`, leaves of shape `(batch_size, ...)`.
+            `(x, y, sample_weight, ids)`, leaves of shape
+            `(steps, batch_size, ...)`.
     """
     if len(batch) == 4:
         return batch
-    ones = tf.ones(positions.shape)
+    ones = tf.ones_like(positions, "float32")
     x, y, sample_weight = (*batch, ones)[:3]
     return x, y, sample_weight, positions

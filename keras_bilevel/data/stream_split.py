@@ -1,13 +1,14 @@
 """The part of a stream that only validates."""
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_bilevel.data.groups import collect
+from keras_bilevel.data.groups import concatenate_groups
 from keras_bilevel.data.pools import Pool
 from keras_bilevel.data.pools import check_enough
 from keras_bilevel.data.pools import make_pools
+from keras_bilevel.data.seeds import EPOCH
+from keras_bilevel.data.seeds import generator
 
 
 class StreamSplit:
@@ -17,79 +18,91 @@ class StreamSplit:
     the one that arrays get, and for the chosen examples.
 
     Args:
-        examples: A `tf.data.Dataset` of `(position, example)`.
-        groups: A `tf.data.Dataset` of int64 scalars, the group of each.
+        chunks: A `tf.data.Dataset` of `(groups, examples)`, the stream.
         layout: A `Layout`.
         validation_ratio: Float, see `stratified_batches`.
         rare: String, see `stratified_batches`.
+        shuffle: Boolean.
         seed: Integer.
+
+    Attributes:
+        trains: Boolean array, whether the example at a position trains.
+        examples: `(positions, examples)`, tensors of those that validate.
+        steps: Integer, super-batches of an epoch.
     """
 
-    def __init__(self, examples, groups, layout, validation_ratio, rare, seed):
-        groups = collect(groups)
+    def __init__(self, chunks, layout, validation_ratio, rare, shuffle, seed):
+        groups = concatenate_groups(chunks.map(lambda groups, _: groups))
         pools = make_pools(groups, layout, validation_ratio, rare, seed)
         check_enough(pools, layout)
         self.steps = int(pools.num_tuples.sum()) // layout.shard_size
         used = pools.num_tuples[pools.training.groups] > 0
-        rows = np.arange(len(pools.validation.members))
-        self._trains = _mask(len(groups), pools.training.members[used])
+        self.trains = _mask(len(groups), pools.training.members[used])
+        validation = pools.validation
+        self.examples = _read(chunks, _mask(len(groups), validation.members))
         self._names = np.unique(groups)
-        self._pool = Pool(rows, pools.validation.groups, len(self._names))
-        validates = _mask(len(groups), pools.validation.members)
-        self._examples = _read(_select(examples, validates), len(rows))
-        self._layout = layout
+        rows = np.arange(len(validation.members))
+        self._pool = Pool(rows, validation.groups, validation.num_groups)
+        self._count = layout.validation_members
+        self._shuffle = shuffle
+        self._seed = seed
 
-    def training(self, examples):
-        """The part of a dataset of `(position, example)` that trains."""
-        return _select(examples, self._trains)
+    def draw(self, epoch, names, chosen, dealt):
+        """The validation members of some tuples.
 
-    def order(self, rng):
-        """The rows of the validation pool by group, in this epoch's order."""
-        return self._pool.by_group(rng)
-
-    def join(self, tuples, order):
-        """Adds validation members to tuples of training members.
+        A group's validation examples are dealt in cycles that go on from
+        chunk to chunk.
 
         Args:
-            tuples: A `tf.data.Dataset` of `(group, position, example)`, with
-                leaves of shape `(training_members, ...)`.
-            order: Integer tensor, what `order()` returned for this epoch.
+            epoch: Integer.
+            names: Integer array, groups.
+            chosen: Integer array of shape `(num_tuples,)`, the group of each
+                tuple, an index of `names`.
+            dealt: Integer array of the shape of `names`, how many tuples of
+                the group were dealt before.
 
         Returns:
-            The dataset with leaves of shape `(tuple_size, ...)`.
+            Integer array of shape `(num_tuples, validation_members)`, rows of
+            `examples`.
         """
-        counts = tf.constant(self._pool.counts)
-        starts = tf.cumsum(counts, exclusive=True)
-        count = self._layout.validation_members
+        key = (EPOCH, int(epoch))
+        rng = generator(self._seed, *key) if self._shuffle else None
+        group = np.searchsorted(self._names, names)[chosen]
+        first = (dealt[chosen] + _occurrence(chosen)) * self._count
+        rank = first[:, None] + np.arange(self._count)
+        counts = self._pool.counts
+        begin = np.cumsum(counts) - counts
+        rank = begin[group][:, None] + rank % counts[group][:, None]
+        return self._pool.by_group(rng)[rank]
 
-        def add(used, element):
-            name, *training = element
-            group = tf.searchsorted(self._names, [name])[0]
-            ranks = used[group] + tf.range(count, dtype="int64")
-            rows = tf.gather(order, starts[group] + ranks % counts[group])
-            used = tf.tensor_scatter_nd_add(used, [[group]], [count])
-            return used, (name, *self._merge(rows, tuple(training)))
 
-        return tuples.scan(tf.zeros_like(counts), add)
+def _occurrence(values):
+    """How many times each value came before.
 
-    def _merge(self, rows, members):
-        def merge(validation, training):
-            both = tf.concat([tf.gather(validation, rows), training], axis=0)
-            return tf.gather(both, self._layout.member_order)
+    Example:
 
-        return keras.tree.map_structure(merge, self._examples, members)
+    >>> _occurrence(np.array([4, 7, 4, 4]))
+    array([0, 0, 1, 2])
+    """
+    order = np.argsort(values, kind="stable")
+    _, begin, counts = np.unique(
+        values[order], return_index=True, return_counts=True
+    )
+    found = np.empty(len(values), "int64")
+    found[order] = np.arange(len(values)) - np.repeat(begin, counts)
+    return found
 
 
 def _mask(length, members):
     mask = np.zeros(length, bool)
     mask[members] = True
-    return tf.constant(mask)
+    return mask
 
 
-def _select(examples, mask):
-    return examples.filter(lambda position, example: mask[position])
-
-
-def _read(examples, count):
+def _read(chunks, mask):
+    """`(positions, examples)` of those that `mask` chooses."""
+    examples = chunks.map(lambda groups, examples: examples).unbatch()
+    chosen = tf.constant(mask)
+    picked = examples.enumerate().filter(lambda position, _: chosen[position])
     with tf.device("CPU:0"):
-        return next(iter(examples.batch(count)))
+        return next(iter(picked.batch(int(mask.sum()))))

@@ -1,0 +1,120 @@
+"""The super-batches of one chunk of a stream, as rows of the chunk."""
+
+import numpy as np
+
+from keras_bilevel.data.epochs import EpochCounter
+from keras_bilevel.data.plan import shard_major
+from keras_bilevel.data.plan import tuple_order
+from keras_bilevel.data.pools import Pool
+from keras_bilevel.data.rare import report_rare
+from keras_bilevel.data.seeds import EPOCH
+from keras_bilevel.data.seeds import generator
+
+
+class StreamPlan:
+    """Says which examples of a chunk are in which super-batch.
+
+    What is left of a chunk is carried into the next one, as examples and not
+    as tuples. All else that an epoch must remember, its number, its groups
+    and how many tuples each was dealt, the caller hands from chunk to chunk:
+    several iterations may go on at once.
+
+    Args:
+        layout: A `Layout`.
+        rare: String, see `stratified_batches`.
+        shuffle: Boolean.
+        seed: Integer.
+        split: A `StreamSplit`, or `None`.
+
+    Attributes:
+        counter: The `EpochCounter`, read at the first chunk of an iteration.
+    """
+
+    def __init__(self, layout, rare, shuffle, seed, split=None):
+        self._layout = layout
+        self._rare = rare
+        self._shuffle = shuffle
+        self._seed = seed
+        self._split = split
+        self._reported = set()
+        self.counter = EpochCounter()
+
+    def __call__(self, number, last, groups, positions, epoch, names, dealt):
+        """Plans one chunk.
+
+        Args:
+            number: Integer, the number of the chunk in the epoch.
+            last: Boolean, whether the epoch ends with this chunk.
+            groups: Integer array of shape `(n,)`, the groups of the chunk,
+                what was carried first.
+            positions: Integer array of shape `(n,)`, where its examples are
+                in the stream.
+            epoch: Integer, what the chunk before returned.
+            names: Integer array, the groups so far, ascending.
+            dealt: Integer array of the same shape, the tuples of each so far.
+
+        Returns:
+            A tuple of the super-batches, an integer array of shape
+            `(steps, batch_size)`, the rows to carry, and the new `epoch`,
+            `names` and `dealt`. A super-batch lists validation members
+            first, as rows of the split's examples, then rows of the chunk.
+        """
+        if number == 0:
+            epoch = np.int64(self.counter())
+        key = (EPOCH, int(epoch), int(number))
+        rng = generator(self._seed, *key) if self._shuffle else None
+        rows = self._training_rows(positions)
+        names, dealt = _add_names(names, dealt, groups[rows])
+        group_ids = np.searchsorted(names, groups)
+        pool = Pool(rows, group_ids[rows], len(names))
+        num_tuples = pool.counts // self._layout.training_members
+        if last:
+            rare = (num_tuples == 0) & (dealt == 0)
+            num_tuples[rare] = self._tuples_of_rare(names, pool.counts, rare)
+        tuples = pool.draw(num_tuples, self._layout.training_members, rng)
+        whole = len(tuples) // self._layout.shard_size * self._layout.shard_size
+        tuples = tuples[tuple_order(tuples, rng)[:whole]]
+        carried = np.setdiff1d(rows, tuples)
+        members = [tuples]
+        chosen = group_ids[tuples[:, 0]]
+        if self._split:
+            members.insert(0, self._split.draw(epoch, names, chosen, dealt))
+        dealt = dealt + np.bincount(chosen, minlength=len(names))
+        if last and not dealt.any():
+            self._raise_too_few(len(positions))
+        members = np.concatenate(members, axis=1)
+        batches = shard_major(members, self._layout)
+        return batches, carried, epoch, names, dealt
+
+    def _training_rows(self, positions):
+        if self._split is None:
+            return np.arange(len(positions))
+        return np.flatnonzero(self._split.trains[positions])
+
+    def _tuples_of_rare(self, names, counts, rare):
+        """How many tuples a rare group makes, warning of it once."""
+        if self._split is not None:
+            # It counted the groups, reported and dropped what is rare.
+            return 1
+        new = rare & ~np.isin(names, list(self._reported))
+        needed = self._layout.training_members
+        self._reported.update(names[new].tolist())
+        report_rare(names[new], counts[new], needed, self._rare)
+        return 1 if self._rare == "repeat" else 0
+
+    def _raise_too_few(self, found):
+        raise ValueError(
+            "Invalid value for argument `data`. Expected enough examples for "
+            f"one super-batch: {self._layout.shard_size} tuples of "
+            f"{self._layout.training_members} training examples of one group. "
+            "Lower `shard_size` or `num_shards`. Received a dataset that ended "
+            f"after {found} examples."
+        )
+
+
+def _add_names(names, dealt, groups):
+    """`names` and `dealt` with the groups that are new in `groups`."""
+    wider = np.union1d(names, groups)
+    counts = np.zeros(len(wider), "int64")
+    counts[np.searchsorted(wider, names)] = dealt
+    return wider, counts

@@ -178,18 +178,28 @@ class _Visitor:
 def _cut(batch, num_shards):
     """Reshapes `(num_shards * shard_size, ...)` to one row per shard."""
     parts = (batch.x, batch.y, batch.sample_weight)
-    for size in {t.shape[0] for t in tensors(parts)}:
-        if size is not None and size % num_shards:
-            raise ValueError(
-                "Expected the number of examples in a batch to be a multiple "
-                f"of `num_shards`. Received: a batch of {size} examples and "
-                f"num_shards={num_shards}. Let `fit` build the super-batches "
-                "from arrays, or build them with "
-                "`kb.data.stratified_batches`, which drops the remainder."
-            )
+    for tensor in tensors(parts):
+        _check_divisible(tensor, num_shards)
     return map_tensors(
         lambda t: tf.reshape(t, (num_shards, -1, *t.shape[1:])), parts
     )
+
+
+def _check_divisible(tensor, num_shards):
+    message = (
+        "Expected the number of examples in a batch to be a multiple of "
+        f"num_shards={num_shards}. Received: a batch of {{size}}. Let `fit` "
+        "build the super-batches from arrays, or build them with "
+        "`kb.data.stratified_batches`, which drops the remainder."
+    )
+    size = tensor.shape[0]
+    if size is None:
+        # Generators: the size is known when the batch is there.
+        size = tf.shape(tensor)[0]
+        message = message.format(size="another size")
+        tf.debugging.assert_equal(size % num_shards, 0, message)
+    elif size % num_shards:
+        raise ValueError(message.format(size=size))
 
 
 def _per_unit(statistic):

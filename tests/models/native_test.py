@@ -500,3 +500,25 @@ def test_wrong_model_and_weighting_are_errors():
         kb.BilevelModel(layers.Dense(2), kb.weighting.DeepBilevel())
     with pytest.raises(ValueError, match="`weighting`.*Received"):
         kb.BilevelModel(tanh_network(), "deep_bilevel")
+
+
+def test_generator_with_a_wrong_batch_is_an_error():
+    def generator():
+        for size in (15, 15):
+            yield batch_of(size)
+
+    with pytest.raises(tf.errors.InvalidArgumentError, match="multiple of"):
+        compiled(tanh_network()).fit(generator(), steps_per_epoch=2, verbose=0)
+
+
+def test_other_backend_is_an_error(monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(RuntimeError, match="KERAS_BACKEND=tensorflow"):
+        kb.BilevelModel(tanh_network(), kb.weighting.DeepBilevel())
+
+
+def test_soft_labels_are_an_error_that_names_stratify_by():
+    x, _ = batch_of(32)
+    soft = np.full((32, 3), 1 / 3, "float32")
+    with pytest.raises(ValueError, match="stratify_by"):
+        compiled(tanh_network()).fit(x, soft, batch_size=16, verbose=0)

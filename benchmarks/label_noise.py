@@ -47,9 +47,10 @@ NOISES = {
         "label_set": "worse_label",
     },
 }
-# The paper's super-batches: 64 examples in 8 shards for Fig. 3, 128 in 5.1.
+# The paper's super-batches: 64 examples in 8 shards for Fig. 3, 128 in 5.1;
+# its rate for CifarNet is 0.01.
 SAME = {
-    "mnist": {"batch_size": 64, "learning_rate": 0.05},
+    "mnist": {"batch_size": 64, "learning_rate": 0.01},
     "cifar10": {"batch_size": 128, "learning_rate": 0.02},
 }
 PAPER_PRESETS = {
@@ -60,9 +61,9 @@ PAPER_PRESETS = {
     },
     "paper": {
         "cases": [
-            ("mnist", "20%"),
-            ("mnist", "50%"),
             ("cifar10", "50%"),
+            ("mnist", "50%"),
+            ("mnist", "20%"),
         ],
         "epochs": 30,
         "seeds": [0, 1, 2],

@@ -6,6 +6,7 @@ import tensorflow as tf
 from keras_bilevel import data as data_room
 from keras_bilevel import gradients
 from keras_bilevel.models import arrays
+from keras_bilevel.models import callback_lists
 from keras_bilevel.models import runaway
 from keras_bilevel.models.step_metrics import StepMetrics
 from keras_bilevel.models.wrapper import Wrapper
@@ -243,7 +244,7 @@ class BilevelModel(Wrapper):
                 counter.set(epoch) for counter in counters
             ]
         )
-        return _appended(callbacks, tell)
+        return callback_lists.appended(callbacks, tell)
 
     def _with_warning(self, callbacks, y, batch_size):
         guessing = runaway.loss_of_guessing(y, self.loss)
@@ -251,21 +252,19 @@ class BilevelModel(Wrapper):
             return callbacks
         shards = self.weighting.num_shards
         judging = batch_size * self.weighting.num_validation_shards // shards
-        return _appended(callbacks, runaway.RunawayWarning(guessing, judging))
-
-    @property
-    def data_loss(self):
-        """Mean loss over the epoch so far, without regularisers: a float."""
-        return float(self._step_metrics.data_loss.result())
+        warning = runaway.RunawayWarning(
+            self._step_metrics.data_loss, guessing, judging
+        )
+        return callback_lists.appended(callbacks, warning)
 
     def _check_observers(self, callbacks, x):
         num_examples = len(keras.tree.flatten(x)[0])
-        for observer in _observers(callbacks):
+        for observer in callback_lists.observers(callbacks):
             observer.check(num_examples)
 
     def _set_observers(self, callbacks):
         """Lets callbacks that observe steps take part in `train_step`."""
-        observers = _observers(callbacks)
+        observers = callback_lists.observers(callbacks)
         if observers != self._observers:
             self._observers = observers
             self.train_function = None
@@ -308,18 +307,3 @@ def _unpack(data):
     """Returns the `Batch` in `x`, `(x, y)`, `(x, y, w)` or `(x, y, w, ids)`."""
     data = data if isinstance(data, tuple) else (data,)
     return gradients.Batch(*data, *[None] * (2 - len(data)))
-
-
-def _appended(callbacks, callback):
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        callback.set_model(callbacks.model)
-        callbacks.callbacks.append(callback)
-        return callbacks
-    return [*keras.tree.flatten(callbacks or []), callback]
-
-
-def _observers(callbacks):
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        callbacks = callbacks.callbacks
-    callbacks = keras.tree.flatten(callbacks or [])
-    return [callback for callback in callbacks if hasattr(callback, "observe")]

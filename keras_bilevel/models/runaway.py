@@ -35,19 +35,22 @@ class RunawayWarning(keras.callbacks.Callback):
     """Warns once when the loss stays where guessing would put it.
 
     Args:
+        data_loss: `keras.metrics.Mean` of the epoch's loss, regularisers left
+            out.
         guessing: Float, the loss of guessing.
         judging: Integer, number of examples in the validation shards.
     """
 
-    def __init__(self, guessing, judging):
+    def __init__(self, data_loss, guessing, judging):
         super().__init__()
+        self.data_loss = data_loss
         self.guessing = guessing
         self.judging = judging
         self._epochs = self._steps = 0
         self._warned = False
 
     def on_epoch_end(self, epoch, logs=None):
-        loss = self.model.data_loss
+        loss = float(self.data_loss.result())
         # A NaN is not below either.
         if loss < self.guessing:
             self._epochs = self._steps = 0

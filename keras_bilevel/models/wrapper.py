@@ -47,7 +47,8 @@ class Wrapper(keras.Model):
         self.model(
             keras.tree.map_structure(
                 lambda t: keras.KerasTensor(
-                    (None, *t.shape[1:]), keras.backend.standardize_dtype(t.dtype)
+                    (None, *t.shape[1:]),
+                    keras.backend.standardize_dtype(t.dtype),
                 ),
                 x,
             )

@@ -183,7 +183,9 @@ def test_same_dropout_repeats_one_mask_in_all_shards(same_dropout, jit_compile):
 def test_same_dropout_changes_the_mask_from_step_to_step():
     network = dropout_network()
     model = compiled(
-        network, kb.weighting.DeepBilevel(4, same_dropout=True), keras.optimizers.SGD(0.0)
+        network,
+        kb.weighting.DeepBilevel(4, same_dropout=True),
+        keras.optimizers.SGD(0.0),
     )
     x, y = batch_of(16)
     first, second = (train_step(model, x, y).y_pred for _ in range(2))

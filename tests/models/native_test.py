@@ -103,12 +103,16 @@ def test_export_serves_the_inner_network(tmp_path):
     x, _ = batch_of(4)
     model.export(str(tmp_path), verbose=False)
     served = tf.saved_model.load(str(tmp_path))
-    np.testing.assert_allclose(served.serve(x), model.predict(x), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        served.serve(x), model.predict(x), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_summary_is_the_inner_network_s(capsys):
     lines = []
-    compiled(tanh_network()).summary(print_fn=lambda text, **_: lines.append(text))
+    compiled(tanh_network()).summary(
+        print_fn=lambda text, **_: lines.append(text)
+    )
     assert "dense" in "".join(lines)
 
 
@@ -245,9 +249,7 @@ def test_regulariser_is_added_once_after_weighting():
         model = compiled(network, optimizer=keras.optimizers.SGD(1.0))
         before = values(network.weights)
         steps.append(train_step(model, x, y))
-        moves.append(
-            [b - a for a, b in zip(before, values(network.weights))]
-        )
+        moves.append([b - a for a, b in zip(before, values(network.weights))])
     np.testing.assert_allclose(steps[0].weights, steps[1].weights, rtol=1e-5)
     np.testing.assert_allclose(
         moves[1][0], moves[0][0] - 2 * 0.3 * before[0], rtol=1e-4, atol=1e-6

@@ -69,9 +69,7 @@ def alignments(weights, data):
     (x, y, _), target = data
     _, judge = reference.loss_and_gradient(weights, *target)
     gradients = example_gradients(weights, x, y)
-    inner = [
-        sum(np.sum(a * b) for a, b in zip(g, judge)) for g in gradients
-    ]
+    inner = [sum(np.sum(a * b) for a, b in zip(g, judge)) for g in gradients]
     return np.array(inner), gradients
 
 

@@ -35,17 +35,16 @@ def check_tensorflow():
             f"install one:\n{_INSTALL}"
         )
     spec = importlib.util.find_spec("tensorflow")
-    if spec is None:
+    whole = spec is not None and spec.origin is not None
+    if not whole and not builds:
         raise ImportError(
             f"keras_bilevel needs TensorFlow. Install one build:\n{_INSTALL}"
         )
-    if spec.origin is None:
+    if not whole:
         # Uninstalling one build of two takes away files of the other.
         raise ImportError(
-            "Expected a whole TensorFlow. Received: a folder without "
-            f"`__init__.py`, {list(spec.submodule_search_locations)}. "
-            f"Uninstall {' and '.join(builds) or 'it'}, then install one "
-            f"build:\n{_INSTALL}"
+            f"Expected a whole TensorFlow. Received: {builds[0]} without its "
+            f"files. Uninstall it, then install one build:\n{_INSTALL}"
         )
 
 

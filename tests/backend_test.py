@@ -34,7 +34,10 @@ def test_this_environment_passes():
     _backend.check_tensorflow()
 
 
-def test_missing_tensorflow_is_an_error(only):
+@pytest.mark.parametrize("folder", [None, "tensorflow/include"])
+def test_missing_tensorflow_is_an_error(only, folder):
+    if folder:  # What an uninstall may leave behind.
+        (only / folder).mkdir(parents=True)
     with pytest.raises(ImportError, match=f"needs TensorFlow.*\n{INSTALL}"):
         _backend.check_tensorflow()
 

@@ -4,9 +4,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given
-from hypothesis import settings
-from hypothesis import strategies as st
 
 from keras_bilevel.data import epoch_counters
 from keras_bilevel.data import stratified_batches
@@ -32,11 +29,10 @@ def assert_stratified(labels, num_shards=4):
     np.testing.assert_array_equal(shards, shards[:1] + 0 * shards)
 
 
-@settings(max_examples=4, deadline=None)
-@given(
-    seed=st.integers(0, 100),
-    num_replicas=st.integers(1, 2),
-    shuffle_buffer=st.sampled_from([1, 20, 1000]),
+# Not hypothesis: to shrink a failure is to trace hundreds of datasets, which
+# takes minutes and looks like a hang.
+@pytest.mark.parametrize(
+    "seed, num_replicas, shuffle_buffer", [(0, 1, 1), (1, 2, 40), (2, 1, 1000)]
 )
 def test_an_epoch_sees_each_example_once_in_equal_shards(
     seed, num_replicas, shuffle_buffer

@@ -45,11 +45,11 @@ def walk(model, weighting, batch, scale):
 
     def turn(index, total):
         gradient, seen = visitor.visit(index + split)
-        seen["alignment"] = visitor.inner_products(gradient, judge)
+        seen["alignment"] = vectors.inner_products(gradient, judge)
         if keeps_gradients:
             return total, {**seen, "gradient": gradient}
         weights = visitor.weigh(seen)
-        part = vectors.scale(gradient, weights, visitor.groups)
+        part = vectors.scale(gradient, weights)
         total = [t + p for t, p in zip(total, part)]
         return total, {**seen, "weights": weights}
 
@@ -80,8 +80,7 @@ class _Visitor:
         self.moving = state.moving_statistics(model)
         self.seeds = state.seed_states(model) if weighting.same_dropout else []
         self.first_seeds = state.read(self.seeds)
-        self.groups = None
-        self.reached = None
+        self.layout = None
 
     def visit(self, index):
         """Returns the gradient of one shard and what was seen on the way."""
@@ -91,10 +90,12 @@ class _Visitor:
         y_pred, loss, gradient = losses.data_gradient(
             self.model, part, self.scale
         )
-        if self.groups is None:
-            self._assign_groups(gradient)
-        gradient = [g for g in gradient if g is not None]
-        norm = self.inner_products(gradient, gradient)
+        if self.layout is None:
+            self.layout = vectors.Layout(
+                self.model, gradient, self.weighting.per_layer
+            )
+        gradient = self.layout.pack(gradient)
+        norm = vectors.inner_products(gradient, gradient)
         healthy = state.all_finite([loss, norm, *state.read(self.moving)])
         state.restore_unless(healthy, self.moving, before)
         loss = tf.cast(loss, tf.float32)
@@ -107,21 +108,9 @@ class _Visitor:
         }
         return gradient, seen
 
-    def _assign_groups(self, gradient):
-        variables = self.model.trainable_variables
-        self.reached = [g is not None for g in gradient]
-        self.groups = vectors.assign_groups(
-            self.model,
-            [v for v, reached in zip(variables, self.reached) if reached],
-            self.weighting.per_layer,
-        )
-
     def mask(self, seen, gradient):
         """Returns zeros for the gradient of a shard that is not healthy."""
         return [self.scale.mask(seen["healthy"], g) for g in gradient]
-
-    def inner_products(self, a, b):
-        return vectors.inner_products(a, b, self.groups)
 
     def weigh(self, seen):
         """Returns the weight of one shard in each group, not normalised."""
@@ -135,26 +124,26 @@ class _Visitor:
         """Weighs all shards at once, from their Gram matrix."""
         healthy = seen["healthy"]
         stacked = [
-            self.scale.mask(_align(healthy, g), g) for g in seen["gradient"]
+            self.scale.mask(healthy[:, None], g) for g in seen["gradient"]
         ]
         statistics = {
             name: self.scale.mask(healthy, tf.transpose(seen[name]))
             for name in ("alignment", "norm")
         }
         statistics["loss"] = self.scale.mask(healthy, seen["loss"])[None]
-        statistics["gram"] = vectors.gram_matrix(stacked, self.groups)
+        statistics["gram"] = vectors.gram_matrix(stacked)
         weights = self.weighting.call(
             **{name: statistics[name] for name in self.weighting.statistics}
         )
         weights = self.scale.mask(healthy, weights)
-        total = vectors.weighted_sum(stacked, weights, self.groups)
+        total = vectors.weighted_sum(stacked, weights)
         return total, tf.transpose(weights)
 
     def finish(self, total, upper, lower):
         """Normalises the weights and gathers what all shards have shown."""
         weights = tf.transpose(lower["weights"])
         factors = normalizer(self.weighting, weights)
-        total = iter(vectors.scale(total, factors, self.groups))
+        total = vectors.scale(total, factors)
         y_pred, masks, loss, healthy = (
             keras.tree.map_structure(
                 lambda last, *first: tf.concat([tf.stack(first), last], 0),
@@ -166,7 +155,7 @@ class _Visitor:
         y_pred, masks = keras.tree.map_structure(_merge, (y_pred, masks))
         return Step(
             variables=self.model.trainable_variables,
-            gradients=[next(total) if r else None for r in self.reached],
+            gradients=self.layout.unpack(total),
             weights=weights * factors[:, None],
             losses=tf.where(healthy, loss, 0.0),
             dropped=~healthy,
@@ -205,11 +194,6 @@ def _check_divisible(tensor, num_shards):
 def _per_unit(statistic):
     """Gives a statistic of one shard the shape `(groups, 1)`."""
     return tf.reshape(statistic, (-1, 1))
-
-
-def _align(healthy, stacked):
-    """Reshapes `(units,)` to broadcast against `(units, ...)`."""
-    return tf.reshape(healthy, (-1,) + (1,) * (stacked.shape.rank - 1))
 
 
 def _merge(stacked):

@@ -1,88 +1,98 @@
-"""Gradients as vectors: inner products and weighted sums, by groups.
+"""Gradients as vectors, one per group of variables that share a weight.
 
-A gradient is a list of float32 tensors, one for each variable that the loss
-reaches. A group is a set of variables that share one weight: the whole
-network, or one layer.
+A group is the whole network, or one layer. Packing the tensors of a group
+into one vector makes every later operation one large one, which matters where
+shards are small.
 """
+
+import math
 
 import tensorflow as tf
 
 
-def assign_groups(model, variables, per_layer):
-    """Returns the group of each variable, a list of integers from 0 on."""
-    if not per_layer:
-        return [0] * len(variables)
-    owner = {
-        id(variable): position
-        for position, layer in enumerate(model._flatten_layers())
-        for variable in layer._trainable_variables
-    }
-    owners = [owner[id(variable)] for variable in variables]
-    numbers = {o: group for group, o in enumerate(dict.fromkeys(owners))}
-    return [numbers[o] for o in owners]
-
-
-def inner_products(a, b, groups):
-    """Returns the inner product of two gradients in each group.
+class Layout:
+    """Says where each variable's gradient lies in which group's vector.
 
     Args:
-        a: List of tensors.
-        b: List of tensors of the same shapes.
-        groups: List of integers, the group of each tensor.
-
-    Returns:
-        Tensor of shape `(groups,)`.
+        model: A `BilevelModel`.
+        gradient: List with the gradient of each trainable variable, `None`
+            where the loss does not reach it.
+        per_layer: Boolean, one group per layer that owns variables, or one
+            group in all.
     """
-    return _per_group([_dot(x, y) for x, y in zip(a, b)], groups)
+
+    def __init__(self, model, gradient, per_layer):
+        variables = model.trainable_variables
+        self.shapes = [variable.shape for variable in variables]
+        owners = _owners(model) if per_layer else {}
+        groups = {}
+        for i, variable in enumerate(variables):
+            if gradient[i] is not None:
+                groups.setdefault(owners.get(id(variable)), []).append(i)
+        self.groups = list(groups.values())
+
+    def pack(self, gradient):
+        """Returns a list with the vector of each group, `(size,)`."""
+        return [
+            tf.concat([tf.reshape(gradient[i], (-1,)) for i in group], 0)
+            for group in self.groups
+        ]
+
+    def unpack(self, vectors):
+        """Returns the list of tensors, and of `None`, that was packed."""
+        gradient = [None] * len(self.shapes)
+        for group, vector in zip(self.groups, vectors):
+            sizes = [math.prod(self.shapes[i]) for i in group]
+            for i, part in zip(group, tf.split(vector, sizes)):
+                gradient[i] = tf.reshape(part, self.shapes[i])
+        return gradient
 
 
-def gram_matrix(stacked, groups):
-    """Returns the inner products among stacked gradients in each group.
+def inner_products(a, b):
+    """Returns the inner product in each group, a tensor `(groups,)`."""
+    return tf.stack([_dot(x, y) for x, y in zip(a, b)])
+
+
+def gram_matrix(stacked):
+    """Returns the inner products among the rows of each group.
 
     Args:
-        stacked: List of tensors of shape `(units, ...)`.
-        groups: List of integers, the group of each tensor.
+        stacked: List of tensors of shape `(units, size)`.
 
     Returns:
         Tensor of shape `(groups, units, units)`.
     """
-    rows = [tf.reshape(x, (x.shape[0], -1)) for x in stacked]
-    grams = [tf.matmul(r, r, transpose_b=True) for r in rows]
-    return _per_group(grams, groups)
+    return tf.stack([tf.matmul(x, x, transpose_b=True) for x in stacked])
 
 
-def weighted_sum(stacked, weights, groups):
-    """Returns the weighted sum of stacked gradients.
+def weighted_sum(stacked, weights):
+    """Returns the weighted sum of the rows of each group.
 
     Args:
-        stacked: List of tensors of shape `(units, ...)`.
+        stacked: List of tensors of shape `(units, size)`.
         weights: Tensor of shape `(groups, units)`.
-        groups: List of integers, the group of each tensor.
+    """
+    return [tf.tensordot(weights[g], x, 1) for g, x in enumerate(stacked)]
+
+
+def scale(vectors, factors):
+    """Multiplies each group's vector by its factor.
+
+    A factor of 0 gives 0 even where the vector is not finite.
     """
     return [
-        tf.tensordot(weights[group], x, 1) for group, x in zip(groups, stacked)
-    ]
-
-
-def scale(gradient, factors, groups):
-    """Multiplies a gradient by one factor per group.
-
-    A factor of 0 gives 0 even where the gradient is not finite.
-    """
-    return [
-        tf.math.multiply_no_nan(x, factors[group])
-        for group, x in zip(groups, gradient)
+        tf.math.multiply_no_nan(x, factors[g]) for g, x in enumerate(vectors)
     ]
 
 
 def _dot(a, b):
-    # A row times a column: no elementwise product is stored.
-    a, b = tf.reshape(a, (1, -1)), tf.reshape(b, (1, -1))
-    return tf.matmul(a, b, transpose_b=True)[0, 0]
+    return tf.matmul(a[None], b[None], transpose_b=True)[0, 0]
 
 
-def _per_group(values, groups):
-    members = [[] for _ in range(max(groups) + 1)]
-    for value, group in zip(values, groups):
-        members[group].append(value)
-    return tf.stack([tf.add_n(m) for m in members])
+def _owners(model):
+    """Returns the position of the layer that owns a variable, by its id."""
+    return {
+        id(variable): position
+        for position, layer in enumerate(model._flatten_layers())
+        for variable in layer._trainable_variables
+    }

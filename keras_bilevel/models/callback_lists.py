@@ -7,6 +7,7 @@ def appended(callbacks, callback):
     """Returns the user's callbacks with one of ours behind them."""
     if isinstance(callbacks, keras.callbacks.CallbackList):
         callback.set_model(callbacks.model)
+        callback.set_params(callbacks.params)
         callbacks.callbacks.append(callback)
         return callbacks
     return [*keras.tree.flatten(callbacks or []), callback]

@@ -56,7 +56,7 @@ class RunawayWarning(keras.callbacks.Callback):
             self._epochs = self._steps = 0
             return
         self._epochs += 1
-        self._steps += self.params["steps"] or 0
+        self._steps += self.params.get("steps") or 0
         if self._epochs < _EPOCHS or self._steps < _STEPS or self._warned:
             return
         self._warned = True

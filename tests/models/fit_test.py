@@ -139,7 +139,7 @@ def test_callback_list_of_the_user_is_kept():
         [kb.callbacks.WeightHistory()], add_history=True, model=model
     )
     model.fit(x, y, batch_size=16, callbacks=mine, verbose=0)
-    assert mine.callbacks[0].num_steps == 2
+    assert mine.callbacks[0].num_steps == 1
 
 
 def test_generators_of_super_batches_work():

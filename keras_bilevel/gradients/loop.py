@@ -2,16 +2,17 @@
 
 import tensorflow as tf
 
-# Small shards alone cannot keep the processors busy: this many turns may
-# overlap. More of them cost memory (see benchmarks/speed.py).
+# Measured in benchmarks/speed.py: unrolled turns are up to a quarter faster
+# (networks of many small operations), but memory and trace time grow with
+# their number; a `tf.while_loop` keeps both constant.
+MOST_UNROLLED = 8
+# Small shards alone cannot keep the processors busy: this many turns of the
+# `tf.while_loop` may overlap.
 OVERLAP = 4
 
 
 def fold(body, carry, turns, like):
     """Runs `carry, output = body(turn, carry)` for each turn.
-
-    A `tf.while_loop` rather than an unrolled one: one turn is traced however
-    many there are, and memory does not grow with their number.
 
     Args:
         body: Callable `(turn, carry) -> (carry, output)`.
@@ -22,6 +23,21 @@ def fold(body, carry, turns, like):
     Returns:
         Tuple of the last carry and the outputs, stacked along a new axis 0.
     """
+    if turns <= MOST_UNROLLED:
+        return _unrolled(body, carry, turns)
+    return _looped(body, carry, turns, like)
+
+
+def _unrolled(body, carry, turns):
+    outputs = []
+    for turn in range(turns):
+        carry, output = body(turn, carry)
+        outputs.append(output)
+    stacked = tf.nest.map_structure(lambda *t: tf.stack(t), *outputs)
+    return carry, stacked
+
+
+def _looped(body, carry, turns, like):
     arrays = tf.nest.map_structure(
         lambda t: tf.TensorArray(t.dtype, turns, element_shape=t.shape), like
     )

@@ -70,12 +70,14 @@ def test_two_shards_follow_plus_or_minus_the_gradient():
     np.testing.assert_allclose(np.abs(step.weights), [[1.0]], rtol=1e-6)
 
 
-def test_compiled_step_equals_eager_step():
+@pytest.mark.parametrize("num_shards", [4, 16])  # Unrolled and looped.
+def test_compiled_step_equals_eager_step(num_shards):
     x, y = batch_of(32)
+    weighting = kb.weighting.DeepBilevel(num_shards)
     results = []
     for options in ({"run_eagerly": True}, {}, {"jit_compile": True}):
         keras.utils.set_random_seed(1)
-        model = compiled(tanh_network(), **options)
+        model = compiled(tanh_network(), weighting, **options)
         model.train_on_batch(x, y)
         results.append(values(model.weights))
     for other in results[1:]:
@@ -167,17 +169,20 @@ def dropout_network():
 
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("same_dropout", [False, True])
-def test_same_dropout_repeats_one_mask_in_all_shards(same_dropout, jit_compile):
+@pytest.mark.parametrize("num_shards", [8, 16])  # Unrolled and looped.
+def test_same_dropout_repeats_one_mask_in_all_shards(
+    same_dropout, jit_compile, num_shards
+):
     x, y = batch_of(4)
-    x, y = np.tile(x, (8, 1)), np.tile(y, 8)  # Eight equal shards.
-    weighting = kb.weighting.DeepBilevel(8, same_dropout=same_dropout)
+    x, y = np.tile(x, (num_shards, 1)), np.tile(y, num_shards)  # Equal shards.
+    weighting = kb.weighting.DeepBilevel(num_shards, same_dropout=same_dropout)
     model = compiled(dropout_network(), weighting, jit_compile=jit_compile)
     history = kb.callbacks.WeightHistory()
     for _ in range(2):
         model.fit(batched(x, y), verbose=0, callbacks=[history])
     first, second = history.weights
-    assert np.allclose(first, 1 / 7) == same_dropout
-    assert np.allclose(second, 1 / 7) == same_dropout
+    assert np.allclose(first, 1 / (num_shards - 1)) == same_dropout
+    assert np.allclose(second, 1 / (num_shards - 1)) == same_dropout
 
 
 def test_same_dropout_changes_the_mask_from_step_to_step():

@@ -74,11 +74,13 @@ def test_bad_one_of_several_validation_shards_is_left_out():
     assert not np.allclose(before[0], after[0])
 
 
-def test_dropped_shards_are_counted_over_the_epoch():
-    x, y = with_bad(5)
-    model = compiled(network(), kb.weighting.DeepBilevel(8))
+@pytest.mark.parametrize("num_shards", [8, 16])  # Unrolled and looped.
+def test_dropped_shards_are_counted_over_the_epoch(num_shards):
+    x, y = with_bad(5, shard_size=32 // num_shards)
+    model = compiled(network(), kb.weighting.DeepBilevel(num_shards))
     logs = model.fit(batched(x, y, repeat=3), verbose=0).history
     assert logs["dropped_shards"] == [3.0]
+    assert all(np.all(np.isfinite(v)) for v in values(model.variables))
 
 
 def test_all_shards_bad_leave_everything_finite():

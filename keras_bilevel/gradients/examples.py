@@ -5,14 +5,15 @@ ds/dw_j is the alignment of example j's part of the loss with the upper-level
 gradient u, exactly. No gradient of a single example is ever stored.
 """
 
-import keras
 import tensorflow as tf
 
 from keras_bilevel.gradients import losses
 from keras_bilevel.gradients import replicas
 from keras_bilevel.gradients import state
+from keras_bilevel.gradients.normalize import finite_or_zero
 from keras_bilevel.gradients.normalize import normalizer
 from keras_bilevel.gradients.step import Step
+from keras_bilevel.gradients.structure import tensors
 
 
 def walk(model, weighting, upper, lower, scale):
@@ -51,9 +52,12 @@ def walk(model, weighting, upper, lower, scale):
         projection = tf.add_n(
             [tf.reduce_sum(g * u) for g, u in zip(gradient, judge)]
         )
+    # An example that is not finite weighs nothing and is not remembered.
     statistics = {
-        "alignment": outer.gradient(projection, point)[None] * count,
-        "loss": slopes[None] * count,
+        "alignment": finite_or_zero(
+            outer.gradient(projection, point)[None] * count
+        ),
+        "loss": finite_or_zero(slopes[None] * count),
     }
     if remembered is None:
         weights = _weigh(weighting, statistics)
@@ -62,7 +66,7 @@ def walk(model, weighting, upper, lower, scale):
     else:
         weights = remembered
 
-    healthy = state.all_finite([*gradient, *state.read(moving)])
+    healthy = state.all_finite(gradient) & ~state.spoiled(moving, before)
     state.restore_unless(healthy, moving, before)
     parts = tf.stack([upper_loss, tf.reduce_mean(statistics["loss"])])
     return Step(
@@ -90,8 +94,7 @@ def _weighted(batch, point):
 
 
 def _ones(batch):
-    first = keras.tree.flatten(batch.x)[0]
-    return tf.ones(tf.shape(first)[:1])
+    return tf.ones(tf.shape(tensors(batch.x)[0])[:1])
 
 
 def _filled(gradient, variables):

@@ -26,6 +26,11 @@ def normalizer(weighting, weights):
     return tf.where(underflows, 0.0, 1.0 / tf.where(underflows, 1.0, total))
 
 
+def finite_or_zero(values):
+    """Returns 0 where a value is not finite, for what is kept of a step."""
+    return tf.where(tf.math.is_finite(values), values, 0.0)
+
+
 def effective_units(weights):
     """Returns `|w|_1^2 / |w|_2^2` of each group, 0 where all weights are 0.
 

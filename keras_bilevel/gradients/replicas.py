@@ -21,19 +21,3 @@ def reduce_sum(values):
         return values
     context = tf.distribute.get_replica_context()
     return context.all_reduce(tf.distribute.ReduceOp.SUM, values)
-
-
-def gather(values):
-    """Concatenates a structure of batched tensors over all replicas.
-
-    Args:
-        values: A tensor or a structure of tensors of shape `(batch, ...)`.
-
-    Returns:
-        The same structure with `(num_replicas * batch, ...)` tensors, replica
-        0 first.
-    """
-    if num_replicas() == 1:
-        return values
-    context = tf.distribute.get_replica_context()
-    return tf.nest.map_structure(lambda v: context.all_gather(v, 0), values)

@@ -13,6 +13,7 @@ from keras_bilevel.gradients import replicas
 from keras_bilevel.gradients import state
 from keras_bilevel.gradients import vectors
 from keras_bilevel.gradients.loop import fold
+from keras_bilevel.gradients.normalize import finite_or_zero
 from keras_bilevel.gradients.normalize import normalizer
 from keras_bilevel.gradients.step import Step
 from keras_bilevel.gradients.structure import get_masks
@@ -42,6 +43,13 @@ def walk(model, weighting, batch, scale):
     judge = replicas.reduce_sum([tf.add_n(g) for g in zip(*masked)])
 
     keeps_gradients = "gram" in weighting.statistics
+    if keeps_gradients and replicas.num_replicas() > 1:
+        raise ValueError(
+            "Expected a weighting without the Gram matrix under several "
+            "replicas: the gradients of other replicas' shards are not here. "
+            f"Received: statistics={weighting.statistics}. Use "
+            "`solver='diagonal'`, or one replica."
+        )
 
     def turn(index, total):
         gradient, seen = visitor.visit(index + split)
@@ -96,7 +104,8 @@ class _Visitor:
             )
         gradient = self.layout.pack(gradient)
         norm = vectors.inner_products(gradient, gradient)
-        healthy = state.all_finite([loss, norm, *state.read(self.moving)])
+        healthy = state.all_finite([loss, norm])
+        healthy &= ~state.spoiled(self.moving, before)
         state.restore_unless(healthy, self.moving, before)
         loss = tf.cast(loss, tf.float32)
         seen = {
@@ -156,7 +165,7 @@ class _Visitor:
         return Step(
             variables=self.model.trainable_variables,
             gradients=self.layout.unpack(total),
-            weights=weights * factors[:, None],
+            weights=finite_or_zero(weights * factors[:, None]),
             losses=tf.where(healthy, loss, 0.0),
             dropped=~healthy,
             batch=self.batch,

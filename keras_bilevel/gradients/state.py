@@ -46,6 +46,27 @@ def all_finite(values):
     return tf.reduce_all([tf.reduce_all(tf.math.is_finite(v)) for v in values])
 
 
+def spoiled(variables, values):
+    """Returns whether a forward pass made finite state non-finite, a scalar.
+
+    State that never was finite, such as a mask of -inf, is as it should be.
+
+    Args:
+        variables: List of `keras.Variable`.
+        values: List of tensors, the variables' values before the pass.
+    """
+    if not variables:
+        return tf.constant(False)
+    return tf.reduce_any(
+        [
+            tf.reduce_any(
+                tf.math.is_finite(value) & ~tf.math.is_finite(variable.value)
+            )
+            for variable, value in zip(variables, values)
+        ]
+    )
+
+
 def restore_unless(healthy, variables, values):
     """Restores the variables that a forward pass has spoiled.
 

@@ -73,14 +73,14 @@ class Wrapper(keras.Model):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        objects = ("model", "weighting", "stratify_by")
-        config = {
-            key: keras.saving.deserialize_keras_object(value, custom_objects)
-            if key in objects
-            else value
-            for key, value in config.items()
-        }
-        return cls(**config)
+        return cls(
+            **{
+                key: keras.saving.deserialize_keras_object(
+                    value, custom_objects
+                )
+                for key, value in config.items()
+            }
+        )
 
 
 def _check_backend():

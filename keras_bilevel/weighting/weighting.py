@@ -26,6 +26,10 @@ class Weighting:
             the sum of their absolute values.
         per_layer: Boolean, one group of weights per layer instead of one for
             the whole network. Shards only.
+        same_dropout: Boolean, one dropout mask for all shards. Shards only.
+        num_shards: Integer, shards per super-batch and replica. Shards only.
+        num_validation_shards: Integer, how many of them, the first ones, make
+            the upper level. Shards only.
 
     Example:
 
@@ -45,6 +49,9 @@ class Weighting:
     statistics = ("alignment",)
     l1_normalize = False
     per_layer = False
+    same_dropout = False
+    num_shards = 8
+    num_validation_shards = 1
 
     def call(self, **statistics):
         """Returns the weights before normalisation.

@@ -23,6 +23,7 @@ OPTIONS = [
     {"l1_normalize": False},
     {"per_layer": True},
     {"per_layer": True, "l1_normalize": False},
+    {"solver": "exact"},
     {"solver": "exact", "mu": 0.1},
     {"solver": "exact", "mu": 0.1, "lambda_": 2.0, "l1_normalize": False},
     {"solver": "exact", "mu": 0.1, "per_layer": True},

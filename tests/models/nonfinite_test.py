@@ -100,7 +100,10 @@ def test_float16_overflow_lowers_the_scale_and_skips_the_step(shard):
     scale = float(model.optimizer.dynamic_scale)
     before = values(model.trainable_variables)
     x, y = with_bad(shard, 1e30)
-    model.train_on_batch(x, y)
+    history = kb.callbacks.WeightHistory()
+    logs = model.fit(batched(x, y), verbose=0, callbacks=[history]).history
+    assert np.all(np.isfinite(history.weights))
+    assert all(np.all(np.isfinite(log)) for log in logs.values())
     assert float(model.optimizer.dynamic_scale) == scale / 2
     for a, b in zip(before, values(model.trainable_variables)):
         np.testing.assert_array_equal(a, b)
@@ -116,3 +119,25 @@ def test_static_loss_scale_still_drops_the_shard():
     after = values(model.trainable_variables)
     assert all(np.all(np.isfinite(v)) for v in after)
     assert not np.allclose(before[0], after[0])
+
+
+class Masked(layers.Layer):
+    """Has state that is not finite, and is meant to be."""
+
+    def build(self, input_shape):
+        self.mask = self.add_weight(
+            shape=(2,),
+            initializer=keras.initializers.Constant(-np.inf),
+            trainable=False,
+        )
+
+    def call(self, x):
+        return x + keras.ops.sum(keras.ops.exp(self.mask))
+
+
+def test_state_that_never_was_finite_drops_no_shard():
+    inner = keras.Sequential([keras.Input((5,)), Masked(), layers.Dense(3)])
+    x, y = with_bad(5)
+    step = train_step(compiled(inner, kb.weighting.DeepBilevel(8)), x, y)
+    np.testing.assert_array_equal(np.flatnonzero(step.dropped), [5])
+    assert np.any(step.gradients[0])

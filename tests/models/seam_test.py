@@ -126,12 +126,18 @@ def test_example_weights_work_with_convolutions_and_batch_norm():
     assert loss[1] < loss[0]
 
 
-def test_bad_example_leaves_all_variables_finite():
+@pytest.mark.parametrize("make", [PositiveAlignment, lambda: Remembered(12)])
+def test_bad_example_leaves_variables_memory_and_logs_finite(make):
     (x, y, ids), target = data()
     x[3] = np.nan
-    model = compiled(tanh_network(), PositiveAlignment())
-    train_step(model, (x, y, ids), target)
+    weighting = make()
+    model = compiled(tanh_network(), weighting)
+    dataset = tf.data.Dataset.from_tensors(((x, y, ids), target))
+    logs = model.fit(dataset, verbose=0).history
     assert all(np.all(np.isfinite(v)) for v in values(model.variables))
+    assert np.all(np.isfinite(logs["effective_examples"]))
+    if isinstance(weighting, Remembered):
+        assert np.all(np.isfinite(weighting.memory.numpy()))
 
 
 def test_arrays_for_a_target_driven_weighting_are_an_error():

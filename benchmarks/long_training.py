@@ -9,21 +9,25 @@ from benchmarks import training
 COMMON = {
     "network": "mlp",
     "batch_size": 256,
-    "learning_rate": 0.01,
 }
 METHODS = ({"method": "sgd"}, training.bilevel(32))
-# USPS has 7,291 training images: all of them.
-SUBSETS = {"mnist": 10_000, "usps": None}
+# USPS has 7,291 training images: all of them. With a third of MNIST's pixels
+# its first layer moves as far at three times the rate.
+CASES = (
+    {"dataset": "mnist", "num_train": 10_000, "learning_rate": 0.01},
+    {"dataset": "usps", "num_train": None, "learning_rate": 0.01},
+    {"dataset": "usps", "num_train": None, "learning_rate": 0.03},
+)
 PRESETS = {
     "quick": {
-        "datasets": ["mnist"],
+        "cases": CASES[:1],
         "noises": [0.5],
         "epochs": 100,
         "every": 5,
         "seeds": [0],
     },
     "paper": {
-        "datasets": ["mnist", "usps"],
+        "cases": CASES,
         "noises": [0.0, 0.2, 0.5],
         "epochs": 100,
         "every": 5,
@@ -36,41 +40,28 @@ def _plan(preset, records):
     return [
         training.settings(
             **COMMON,
+            **case,
             **method,
-            dataset=dataset,
-            num_train=SUBSETS[dataset],
             noise=noise,
             epochs=preset["epochs"],
             every=preset["every"],
             seed=seed,
         )
-        for seed, dataset, noise, method in itertools.product(
-            preset["seeds"], preset["datasets"], preset["noises"], METHODS
+        for seed, noise, case, method in itertools.product(
+            preset["seeds"], preset["noises"], preset["cases"], METHODS
         )
     ]
 
 
 def _report(records):
-    rows = {
-        "data": lambda s: s["dataset"],
-        "noise": render.noise,
-        "method": render.method,
-    }
-    columns = {
-        "test (clean)": "test",
-        "train (given)": "train_given",
-        "gap": "gap",
-        "suspects' AUROC": "suspect_auroc",
-        "best epoch's test": "best_test",
-    }
     epochs = records[0]["settings"]["epochs"]
     return render.Report(
-        f"{epochs} epochs at a constant rate of {COMMON['learning_rate']}",
-        render.table(records, rows, columns),
+        f"{epochs} epochs at one constant rate",
+        render.memorised(records),
         list(render.NOTES),
         render.curves(
             records,
-            lambda s: s["dataset"],
+            render.data_and_rate,
             render.noise,
             kinds=("test", "train_given"),
         ),

@@ -15,7 +15,7 @@ NAMES = {
     "train_given": "train, given labels",
     "train_clean": "train, clean labels",
 }
-# What the columns that several experiments share mean.
+# What the columns that several experiments share mean; see `memorised`.
 NOTES = (
     "Mean ± standard deviation over seeds, which change subset, noise and "
     "initial weights. After the last epoch unless it says otherwise.",
@@ -91,6 +91,11 @@ def noise(settings):
     return f"{fraction:.0%} {kind}" if fraction else "clean"
 
 
+def data_and_rate(settings):
+    """Returns what a run learns from, and how fast."""
+    return f"{settings['dataset']}, rate {settings['learning_rate']:g}"
+
+
 def group(records, key):
     """Returns a dict of lists of records, in order of appearance.
 
@@ -146,6 +151,23 @@ def table(records, rows, columns):
         for names, members in groups.items()
     ]
     return [[*rows, *columns, "runs"], *body]
+
+
+def memorised(records):
+    """Returns the table of what was learnt and what was learnt by heart."""
+    rows = {
+        "data": data_and_rate,
+        "noise": noise,
+        "method": method,
+    }
+    columns = {
+        "test (clean)": "test",
+        "train (given)": "train_given",
+        "gap": "gap",
+        "suspects' AUROC": "suspect_auroc",
+        "best epoch's test": "best_test",
+    }
+    return table(records, rows, columns)
 
 
 def as_text(rows):

@@ -87,6 +87,11 @@ class ExampleHistory(Observer):
         visits = self.variable("visits", (self.num_examples,), "int32").numpy()
         return np.where(visits > 0, sums / np.maximum(visits, 1), np.nan)
 
+    @property
+    def example_scores(self):
+        """What `kb.report` ranks by."""
+        return self.given_probability
+
     def suspects(self):
         """Returns the ids of all visited examples, most suspect first."""
         probability = self.given_probability

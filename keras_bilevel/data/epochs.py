@@ -61,13 +61,26 @@ def epoch_counters(dataset):
         counter.set(3)  # The next iteration is epoch 3.
     ```
     """
+    return attached(dataset, "epoch_counter")
+
+
+def attached(dataset, name):
+    """What this package has attached to a dataset and to those behind it.
+
+    Args:
+        dataset: A `tf.data.Dataset`. Anything else has nothing attached.
+        name: Name of the attribute.
+
+    Returns:
+        List of its values, each once.
+    """
     found = []
     todo = [dataset]
     while todo:
         node = todo.pop(0)
-        counter = getattr(node, "epoch_counter", None)
-        if isinstance(counter, EpochCounter) and counter not in found:
-            found.append(counter)
+        value = getattr(node, name, None)
+        if value is not None and value not in found:
+            found.append(value)
         # tf.data's only door to the inputs of a dataset is a private one.
         inputs = getattr(node, "_inputs", None)
         todo.extend(inputs() if callable(inputs) else [])

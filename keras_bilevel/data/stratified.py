@@ -2,12 +2,14 @@
 
 import numbers
 
-import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_bilevel.data.array_batches import array_batches
 from keras_bilevel.data.array_batches import array_columns
+from keras_bilevel.data.arrays import check_no_steps
+from keras_bilevel.data.arrays import check_steps
+from keras_bilevel.data.arrays import count_examples
+from keras_bilevel.data.arrays import unpack_arrays
 from keras_bilevel.data.checks import check_integer
 from keras_bilevel.data.groups import array_groups
 from keras_bilevel.data.layout import Layout
@@ -148,7 +150,7 @@ def stratified_batches(
     )
     seed = fixed_seed(seed)
     if isinstance(data, tf.data.Dataset):
-        _check_no_steps(steps_per_epoch)
+        check_no_steps(steps_per_epoch)
         check_integer("shuffle_buffer", shuffle_buffer, 1)
         dataset, counter = stream_batches(
             data,
@@ -162,9 +164,9 @@ def stratified_batches(
             seed=seed,
         )
     else:
-        _check_steps(steps_per_epoch)
-        x, y, sample_weight = _unpack_arrays(data)
-        num_examples = _count_examples((x, y, sample_weight))
+        check_steps(steps_per_epoch)
+        x, y, sample_weight = unpack_arrays("data", data)
+        num_examples = count_examples("data", (x, y, sample_weight))
         groups = array_groups(x, y, num_examples, stratify_by)
         pools = make_pools(groups, layout, validation_ratio, rare, seed)
         plan = EpochPlan(pools, layout, shuffle, seed, steps_per_epoch)
@@ -180,43 +182,3 @@ def _check_ratio(ratio):
             "Invalid value for argument `validation_ratio`. Expected a float "
             f"in [0, 1). Received: validation_ratio={ratio}"
         )
-
-
-def _check_steps(steps):
-    if steps is not None:
-        check_integer("steps_per_epoch", steps, 1)
-
-
-def _check_no_steps(steps):
-    if steps is not None:
-        raise ValueError(
-            "Invalid value for argument `steps_per_epoch`. It is for arrays; "
-            "pass it to `fit()` instead, with a repeated dataset. Received: "
-            f"steps_per_epoch={steps} with a `tf.data.Dataset`."
-        )
-
-
-def _unpack_arrays(data):
-    if not isinstance(data, tuple) or len(data) not in (2, 3):
-        raise ValueError(
-            "Invalid value for argument `data`. Expected a tuple `(x, y)` or "
-            "`(x, y, sample_weight)` of arrays, or a `tf.data.Dataset` of "
-            f"single examples. Received: data of type {type(data).__name__}"
-            + (f" and length {len(data)}" if isinstance(data, tuple) else "")
-        )
-    # tf.data would stack the members of a list into one tensor.
-    data = keras.tree.lists_to_tuples(data)
-    x, y, sample_weight = (*data, None)[:3]
-    return x, y, sample_weight
-
-
-def _count_examples(columns):
-    leaves = [t for t in keras.tree.flatten(columns) if t is not None]
-    shapes = [tuple(np.shape(leaf)) for leaf in leaves]
-    lengths = {shape[:1] for shape in shapes}
-    if len(lengths) != 1 or () in lengths:
-        raise ValueError(
-            "Invalid value for argument `data`. Expected arrays of the same "
-            f"length. Received: arrays of shape {shapes}"
-        )
-    return shapes[0][0]

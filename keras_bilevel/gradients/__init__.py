@@ -3,6 +3,7 @@
 from keras_bilevel.gradients.examples import walk as walk_examples
 from keras_bilevel.gradients.losses import add_regularizers
 from keras_bilevel.gradients.losses import are_data_only
+from keras_bilevel.gradients.losses import check_linear
 from keras_bilevel.gradients.normalize import effective_units
 from keras_bilevel.gradients.scaling import LossScale
 from keras_bilevel.gradients.shards import walk as walk_shards

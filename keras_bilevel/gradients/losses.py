@@ -3,9 +3,11 @@
 import contextlib
 import threading
 
+import keras
 import tensorflow as tf
 
 from keras_bilevel.gradients import replicas
+from keras_bilevel.gradients.structure import map_tensors
 
 _thread = threading.local()
 
@@ -29,24 +31,64 @@ def are_data_only():
     return getattr(_thread, "data_only", False)
 
 
-def data_loss(model, part):
-    """Returns predictions and loss of a part of the batch, as in training.
+def check_linear(loss):
+    """Raises `ValueError` for a loss that is not linear in sample weights.
+
+    Args:
+        loss: What is given to `compile`: a loss or a structure of them.
+    """
+    for part in keras.tree.flatten(loss):
+        if getattr(part, "reduction", None) == "mean_with_sample_weight":
+            raise ValueError(
+                "Expected a loss that is linear in the sample weights, so that "
+                "every example has a part of it. Received: "
+                f"{type(part).__name__} with "
+                "reduction='mean_with_sample_weight', which divides by the "
+                "sum of the weights. Use reduction='sum_over_batch_size'."
+            )
+
+
+def data_loss(model, part, training=True):
+    """Returns predictions and loss of a part of the batch.
 
     Regularisers are left out, and Keras' division of the loss by the number
     of replicas is undone.
 
     Args:
-        model: A `BilevelModel`.
+        model: A `Wrapper`, compiled.
         part: Tuple `(x, y, sample_weight)`.
+        training: Boolean.
     """
     x, y, sample_weight = part
     with data_losses_only():
-        training = {"training": True} if model._call_has_training_arg else {}
-        y_pred = model(x, **training)
+        mode = {"training": training} if model._call_has_training_arg else {}
+        y_pred = model(x, **mode)
         loss = model._compute_loss(
-            x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True
+            x=x,
+            y=y,
+            y_pred=y_pred,
+            sample_weight=sample_weight,
+            training=training,
         )
     return y_pred, loss * replicas.num_replicas()
+
+
+def weighted(batch, weights):
+    """Returns `(x, y, sample_weight)` with one more weight per example.
+
+    Args:
+        batch: A `Batch`.
+        weights: Float tensor of shape `(batch_size,)`.
+    """
+    if batch.sample_weight is None:
+        return batch.x, batch.y, weights
+    product = map_tensors(lambda w: _times(w, weights), batch.sample_weight)
+    return batch.x, batch.y, product
+
+
+def _times(user, weights):
+    ones = [1] * (len(user.shape) - 1)
+    return tf.cast(user, weights.dtype) * tf.reshape(weights, (-1, *ones))
 
 
 def data_gradient(model, part, scale):

@@ -21,3 +21,25 @@ def reduce_sum(values):
         return values
     context = tf.distribute.get_replica_context()
     return context.all_reduce(tf.distribute.ReduceOp.SUM, values)
+
+
+def reduce_mean(values):
+    """Averages a list of tensors over all replicas, `None` stays `None`."""
+    count = num_replicas()
+    if count == 1:
+        return values
+    sums = iter(reduce_sum([v for v in values if v is not None]))
+    return [None if v is None else next(sums) / count for v in values]
+
+
+def gather(values):
+    """Concatenates tensors of shape `(batch, ...)` over all replicas.
+
+    Returns:
+        Tensor of shape `(num_replicas * batch, ...)`, replica 0 first; `None`
+        for `None`.
+    """
+    if values is None or num_replicas() == 1:
+        return values
+    context = tf.distribute.get_replica_context()
+    return context.all_gather(values, axis=0)

@@ -14,6 +14,7 @@ class LossScale:
         optimizer: The compiled optimizer, built.
 
     Attributes:
+        is_active: Boolean, whether there is a scale.
         is_dynamic: Boolean. A dynamic scale has to see what is not finite, or
             it never falls: nothing may be masked then.
     """
@@ -23,6 +24,7 @@ class LossScale:
             optimizer, keras.optimizers.LossScaleOptimizer
         )
         has_scale = self.is_dynamic or optimizer.loss_scale_factor is not None
+        self.is_active = has_scale
         self._factor = optimizer.scale_loss(1.0) if has_scale else None
 
     def up(self, loss):

@@ -3,22 +3,25 @@
 import tensorflow as tf
 
 
-def moving_statistics(model):
+def moving_statistics(*networks):
     """Returns the float variables that a forward pass may update.
 
     They are BatchNorm's moving averages, their kin in users' own layers, and
     the per-output loss trackers. Weights of frozen layers are not among them.
+
+    Args:
+        *networks: `Wrapper`s, which may share layers.
     """
-    variables = [
-        variable
-        for layer in model._flatten_layers()
-        for variable in layer._non_trainable_variables
-        if "float" in variable.dtype
-    ]
-    if model._compile_loss is not None:
-        for metric in model._compile_loss.metrics:
-            variables += metric.variables
-    return variables
+    found = {}
+    for network in networks:
+        for layer in network.model._flatten_layers():
+            for variable in layer._non_trainable_variables:
+                if "float" in variable.dtype:
+                    found[id(variable)] = variable
+        if network._compile_loss is not None:
+            for metric in network._compile_loss.metrics:
+                found.update((id(v), v) for v in metric.variables)
+    return list(found.values())
 
 
 def seed_states(model):

@@ -22,6 +22,21 @@ class Batch:
 
 
 @dataclasses.dataclass
+class Upper:
+    """What a target batch has shown.
+
+    Attributes:
+        batch: The target `Batch`.
+        y_pred: The predictions for it.
+        loss: Scalar tensor, its mean loss.
+    """
+
+    batch: Batch
+    y_pred: Any
+    loss: Any
+
+
+@dataclasses.dataclass
 class Step:
     """The outcome of one walk, before the optimizer is asked.
 
@@ -30,14 +45,13 @@ class Step:
         gradients: List with the weighted gradient of each variable, float32
             and without a loss scale; `None` where the loss does not reach it.
         weights: Tensor of shape `(groups, units)`, the final weights.
-        losses: Tensor of shape `(parts,)`, the mean loss of each part of the
-            batch that has a loss of its own, 0 where it was dropped.
+        losses: Tensor of shape `(parts,)`, the mean loss of each shard or the
+            loss of each source example, 0 where it was dropped.
         dropped: Boolean tensor of shape `(parts,)`: the parts whose loss or
-            gradient is not finite. Upper-level parts come first.
+            gradient is not finite. Validation shards come first.
         batch: The `Batch` that the predictions belong to.
         y_pred: The predictions that the walk made.
-        statistics: Dict of tensors of shape `(groups, units)`, for weightings
-            with a memory.
+        upper: An `Upper`, or `None` where shards validate.
     """
 
     variables: list
@@ -47,4 +61,4 @@ class Step:
     dropped: Any
     batch: Batch
     y_pred: Any
-    statistics: dict = dataclasses.field(default_factory=dict)
+    upper: Any = None

@@ -6,10 +6,13 @@ import tensorflow as tf
 from keras_bilevel import data as data_room
 from keras_bilevel import gradients
 from keras_bilevel.models import arrays
+from keras_bilevel.models import batches
 from keras_bilevel.models import callback_lists
+from keras_bilevel.models import pair
 from keras_bilevel.models import runaway
 from keras_bilevel.models.step_metrics import StepMetrics
 from keras_bilevel.models.wrapper import Wrapper
+from keras_bilevel.models.wrapper import deserialized
 from keras_bilevel.weighting.weighting import Weighting
 
 
@@ -26,6 +29,13 @@ class BilevelModel(Wrapper):
             built or not.
         weighting: A `kb.weighting.Weighting`, for instance
             `kb.weighting.DeepBilevel()`.
+        source_model: `keras.Model` for the source examples of a target-driven
+            weighting, where their labels differ from the target's. It shares
+            layers with `model`: what both have in common is theta, by which
+            the target judges, the rest are their own heads. Defaults to
+            `None`: one network for source and target.
+        source_loss: Loss of the source network, as for `compile`, where it is
+            not the one that is compiled. Defaults to `None`.
         stratify_by: What the shards of `fit` on arrays are stratified by:
             `"label"` for integer or one-hot labels, a callable that maps one
             example's `(x, y)` to an integer group where the labels are
@@ -45,12 +55,37 @@ class BilevelModel(Wrapper):
     model.fit(x, y, batch_size=128, epochs=30)
     ```
 
+    A small clean set, or a small target set:
+
+    ```python
+    model = kb.BilevelModel(net, weighting=kb.weighting.Soseleto(len(x)))
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.fit(
+        kb.data.source_target_batches(
+            (x, y), (x_clean, y_clean), source_size=256, target_size=32
+        ),
+        epochs=30,
+    )
+    model.weighting.example_weights  # Which labels to distrust.
+    ```
+
     Reference:
 
     - [Jenni & Favaro, 2018](https://arxiv.org/abs/1809.01465)
+    - [Litany & Freedman, 2018](https://arxiv.org/abs/1805.09622)
     """
 
-    def __init__(self, model, weighting, stratify_by="label", **kwargs):
+    def __init__(
+        self,
+        model,
+        weighting,
+        source_model=None,
+        source_loss=None,
+        stratify_by="label",
+        **kwargs,
+    ):
+        if source_model is not None:
+            model, source_model = map(_normalized, (model, source_model))
         super().__init__(model, **kwargs)
         if not isinstance(weighting, Weighting):
             raise ValueError(
@@ -60,9 +95,38 @@ class BilevelModel(Wrapper):
                 f"Received: weighting={weighting} (of type {type(weighting)})"
             )
         self.weighting = weighting
+        self.source_loss = source_loss
         self.stratify_by = stratify_by
-        self._step_metrics = StepMetrics(weighting.unit)
+        self._source = self._wrap_source(source_model)
+        self._step_metrics = StepMetrics(
+            weighting.unit, other="source" if source_model else "target"
+        )
         self._observers = []
+
+    @property
+    def source_model(self):
+        """The network of the source examples, `None` if there is but one."""
+        return None if self._source is None else self._source.model
+
+    def get_source(self):
+        """Returns the `Wrapper` that source examples go through."""
+        # No property: Keras would take it for a part of this model, and save
+        # it without end.
+        return self._source or self
+
+    def _wrap_source(self, source_model):
+        if source_model is None:
+            return None
+        if self.weighting.unit != "example":
+            raise ValueError(
+                "Expected a weighting of source examples with `source_model`, "
+                "such as `kb.weighting.Soseleto(num_examples)`. Received: "
+                f"weighting={self.weighting}, which weighs shards."
+            )
+        source = Wrapper(source_model)
+        if self.model.built and source.built:
+            pair.check_shared(self.model, source.model)
+        return source
 
     def fit(
         self,
@@ -137,8 +201,7 @@ class BilevelModel(Wrapper):
     def train_step(self, data):
         """One step of any weighting: Eq. 11 with the weights of Eq. 10."""
         upper, lower = self._split(data)
-        if not self.model.built:
-            self.build_on(lower.x)
+        self._build(upper, lower)
         if not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
         scale = gradients.LossScale(self.optimizer)
@@ -152,9 +215,6 @@ class BilevelModel(Wrapper):
             step.gradients, step.variables
         )
         self.optimizer.apply([scale.up(g) for g in gradient], step.variables)
-        self.weighting.update(
-            lower.ids, step.statistics, self.optimizer.learning_rate
-        )
         for observer in self._observers:
             observer.observe(step)
         return self._log(step, penalty)
@@ -165,34 +225,41 @@ class BilevelModel(Wrapper):
         Shards hold both parts in one super-batch, the validation shards first.
         """
         if self.weighting.unit == "shard":
-            return None, _unpack(data)
-        (*source, ids), target = data
-        source, target = _unpack(tuple(source)), _unpack(target)
-        source.ids = ids
+            return None, batches.shards(data)
+        source, target = batches.source_and_target(data)
+        source.ids = batches.check_ids(source.ids, self.weighting.num_examples)
         return target, source
+
+    def _build(self, upper, lower):
+        """Builds what is not built yet, from the first batch."""
+        if not self.model.built:
+            self.build_on((upper or lower).x)
+        if self._source is None:
+            return
+        if not self._source.built:
+            self._source.build_on(lower.x)
+        pair.check_shared(self.model, self.source_model)
+        loss = self.loss if self.source_loss is None else self.source_loss
+        if self._source.loss is not loss:
+            self._source.compile(optimizer=None, loss=loss)
 
     def _log(self, step, penalty):
         healthy = tf.cast(~step.dropped, tf.float32)
-        self._loss_tracker.update_state(
-            step.losses + penalty, sample_weight=healthy
-        )
-        self._step_metrics.update(step)
-        batch = step.batch
+        lower = (step.losses + penalty, healthy)
+        seen, shown, other = step, lower, None
+        if step.upper is not None:
+            upper = (step.upper.loss + penalty, tf.reduce_max(healthy))
+            other = upper
+            if self._source is not None:
+                # The compiled metrics are those of the target network.
+                seen, shown, other = step.upper, upper, lower
+        self._loss_tracker.update_state(shown[0], sample_weight=shown[1])
+        self._step_metrics.update(step, other)
+        batch = seen.batch
         logs = self.compute_metrics(
-            batch.x, batch.y, step.y_pred, sample_weight=batch.sample_weight
+            batch.x, batch.y, seen.y_pred, sample_weight=batch.sample_weight
         )
         return {**logs, **self._step_metrics.result()}
-
-    @property
-    def losses(self):
-        losses = super().losses
-        if not gradients.are_data_only():
-            return losses
-        # Keras lists the weight regularisers last, one each.
-        regularized = sum(
-            v.regularizer is not None for v in self.trainable_variables
-        )
-        return losses[: len(losses) - regularized]
 
     def reset_metrics(self):
         super().reset_metrics()
@@ -225,15 +292,26 @@ class BilevelModel(Wrapper):
         )
 
     def _check_dataset(self, dataset):
+        if self.weighting.unit == "example":
+            gradients.check_linear(self.loss)
+            gradients.check_linear(self.source_loss)
         if not isinstance(dataset, tf.data.Dataset):
             return
-        specs = keras.tree.flatten(dataset.element_spec)
-        if any(spec.shape.rank and spec.shape[0] is None for spec in specs):
+        if self.weighting.unit == "shard":
+            batches.check_fixed_size(dataset)
+        else:
+            batches.source_and_target(dataset.element_spec)
+            self._check_source_size(dataset)
+
+    def _check_source_size(self, dataset):
+        room = self.weighting.num_examples
+        sizes = data_room.attached(dataset, "num_source_examples")
+        if room is not None and any(size > room for size in sizes):
             raise ValueError(
-                "Expected super-batches of one fixed size. Received: a dataset "
-                f"with element_spec={dataset.element_spec}. Build it with "
-                "`kb.data.stratified_batches`, or pass `drop_remainder=True` "
-                "to `batch`."
+                "Expected a weight for every source example. Received: "
+                f"{type(self.weighting).__name__} with num_examples={room} "
+                f"for {max(sizes)} source examples. Pass the size of the "
+                "source set as `num_examples`."
             )
 
     def _with_epochs(self, callbacks, dataset):
@@ -300,10 +378,28 @@ class BilevelModel(Wrapper):
         config["stratify_by"] = keras.saving.serialize_keras_object(
             self.stratify_by
         )
+        config["source_loss"] = keras.saving.serialize_keras_object(
+            self.source_loss
+        )
         return config
 
+    def _networks_config(self):
+        if self._source is None:
+            return super()._networks_config()
+        return {"pair": pair.get_config(self.model, self.source_model)}
 
-def _unpack(data):
-    """Returns the `Batch` in `x`, `(x, y)`, `(x, y, w)` or `(x, y, w, ids)`."""
-    data = data if isinstance(data, tuple) else (data,)
-    return gradients.Batch(*data, *[None] * (2 - len(data)))
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = deserialized(config, custom_objects)
+        networks = config.pop("pair", None)
+        if networks is not None:
+            config["model"], config["source_model"] = pair.split(networks)
+        return cls(**config)
+
+
+def _normalized(network):
+    """Returns a network as the graph from which it can be saved jointly."""
+    if not pair.is_functional(network):
+        return network
+    inputs, outputs = pair.ends(network)
+    return keras.Model(inputs, outputs, name=network.name)

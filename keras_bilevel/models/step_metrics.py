@@ -15,20 +15,35 @@ class StepMetrics:
       units where all weigh the same.
     - `dropped_shards` (`dropped_examples`): count of units whose loss or
       gradient was not finite.
+    - `target_loss` (`source_loss`): for examples, the mean loss that `loss` is
+      not.
 
     Args:
         unit: `"shard"` or `"example"`.
+        other: `"target"` or `"source"`: the part of the data that `loss` is
+            not about. Examples only.
     """
 
-    def __init__(self, unit):
+    def __init__(self, unit, other):
         self.negative = keras.metrics.Mean(name="negative_weights")
         self.effective = keras.metrics.Mean(name=f"effective_{unit}s")
         self.dropped = keras.metrics.Sum(name=f"dropped_{unit}s")
         self.shown = [self.negative, self.effective, self.dropped]
+        self.other_loss = keras.metrics.Mean(name=f"{other}_loss")
+        if unit == "example":
+            self.shown.append(self.other_loss)
         # The loss that is shown has the regularisers in it.
         self.data_loss = keras.metrics.Mean(name="data_loss")
 
-    def update(self, step):
+    def update(self, step, other):
+        """Adds one step.
+
+        Args:
+            step: A `gradients.Step`.
+            other: Tuple of losses and their weights, or `None`.
+        """
+        if other is not None:
+            self.other_loss.update_state(other[0], sample_weight=other[1])
         self.negative.update_state(tf.cast(step.weights < 0, tf.float32))
         self.effective.update_state(gradients.effective_units(step.weights))
         self.dropped.update_state(tf.cast(step.dropped, tf.float32))

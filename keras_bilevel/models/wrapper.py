@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_bilevel import gradients
+
 
 class Wrapper(keras.Model):
     """Shares the weights, the outputs and the dtype of an inner network.
@@ -56,6 +58,18 @@ class Wrapper(keras.Model):
         self.built = True
 
     @property
+    def losses(self):
+        # Not those of another network that a subclass may hold.
+        losses = self.model.losses
+        if not gradients.are_data_only():
+            return losses
+        # Keras lists the weight regularisers last, one each.
+        regularized = sum(
+            v.regularizer is not None for v in self.model.trainable_variables
+        )
+        return losses[: len(losses) - regularized]
+
+    @property
     def output_names(self):
         # Dict losses and metrics are matched by these names.
         return self.model.output_names
@@ -67,20 +81,22 @@ class Wrapper(keras.Model):
         self.model.export(*args, **kwargs)
 
     def get_config(self):
-        config = super().get_config()
-        config["model"] = keras.saving.serialize_keras_object(self.model)
-        return config
+        return {**super().get_config(), **self._networks_config()}
+
+    def _networks_config(self):
+        return {"model": keras.saving.serialize_keras_object(self.model)}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        return cls(
-            **{
-                key: keras.saving.deserialize_keras_object(
-                    value, custom_objects
-                )
-                for key, value in config.items()
-            }
-        )
+        return cls(**deserialized(config, custom_objects))
+
+
+def deserialized(config, custom_objects=None):
+    """Returns a config with objects in place of their configs."""
+    return {
+        key: keras.saving.deserialize_keras_object(value, custom_objects)
+        for key, value in config.items()
+    }
 
 
 def _check_backend():

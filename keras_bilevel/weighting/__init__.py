@@ -1,4 +1,6 @@
 """Weightings: what becomes of an alignment."""
 
 from keras_bilevel.weighting.deep_bilevel import DeepBilevel
+from keras_bilevel.weighting.learning_to_reweight import LearningToReweight
+from keras_bilevel.weighting.soseleto import Soseleto
 from keras_bilevel.weighting.weighting import Weighting

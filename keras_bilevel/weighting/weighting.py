@@ -30,6 +30,10 @@ class Weighting:
         num_shards: Integer, shards per super-batch and replica. Shards only.
         num_validation_shards: Integer, how many of them, the first ones, make
             the upper level. Shards only.
+        num_examples: Integer, ids are in `[0, num_examples)`, or `None` where
+            no example is remembered. Examples only.
+        update_weights_first: Boolean, whether `recall` is asked after `update`
+            instead of before. Examples only.
 
     Example:
 
@@ -52,6 +56,8 @@ class Weighting:
     same_dropout = False
     num_shards = 8
     num_validation_shards = 1
+    num_examples = None
+    update_weights_first = False
 
     def call(self, **statistics):
         """Returns the weights before normalisation.
@@ -81,12 +87,14 @@ class Weighting:
         return None
 
     def update(self, ids, statistics, learning_rate):
-        """Updates what the weighting remembers, after the network's step.
+        """Updates what the weighting remembers of the examples `ids`.
 
         Args:
-            ids: Integer tensor of shape `(units,)`, or `None`.
-            statistics: Dict of the tensors that `call` takes.
-            learning_rate: Scalar, the optimizer's current rate.
+            ids: Integer tensor of shape `(units,)`, or `None`; the units of
+                all replicas.
+            statistics: Dict of tensors of shape `(1, units)`, 0 where a unit's
+                loss or gradient is not finite.
+            learning_rate: Scalar, the optimizer's rate of this step.
         """
 
     def get_config(self):

@@ -1,0 +1,147 @@
+"""How the weights of the examples part while training."""
+
+import keras
+import numpy as np
+
+
+class WeightEvolution(keras.callbacks.Callback):
+    """Records the mean and the spread of the examples' weights, by group.
+
+    It reads `model.weighting.example_weights`: before the first epoch, and
+    after every `every`-th and the last one of each call of `fit`. It keeps
+    three floats per group and recording.
+
+    Args:
+        groups: Boolean or integer array of shape `(n,)`, the group of each
+            example: whether its label is wrong, or its class. Defaults to
+            `None`, one group.
+        every: Integer, number of epochs between two recordings. Defaults to
+            `1`.
+
+    Attributes:
+        curves: Dict of lists of equal lengths: `epoch` (0 before training,
+            counted over all calls of `fit`), `mean`, and the percentiles `low`
+            (2.5) and `high` (97.5); of the last three, each entry is a float
+            array of shape `(num_groups,)`, by ascending group.
+
+    Raises:
+        ValueError: When `fit` begins, if the model's weighting has no
+            `example_weights` or `groups` has another length than these.
+
+    Example:
+
+    ```python
+    evolution = kb.callbacks.WeightEvolution(wrong)
+    model.fit(x, y, epochs=30, callbacks=[evolution])
+    evolution.figure(["right", "wrong"]).savefig("evolution.png")
+    ```
+
+    Reference:
+
+    - [Litany & Freedman, 2018](https://arxiv.org/abs/1805.09622),
+      Fig. 1(d)
+    """
+
+    def __init__(self, groups=None, every=1):
+        super().__init__()
+        if every < 1:
+            raise ValueError(
+                "Invalid value for argument `every`. Expected a positive "
+                f"integer. Received: every={every}"
+            )
+        self.groups = None if groups is None else _read_groups(groups)
+        self.every = every
+        self.curves = {"epoch": [], "mean": [], "low": [], "high": []}
+        self._epoch = 0
+
+    def on_train_begin(self, logs=None):
+        self._check(self._weights())
+        if not self.curves["epoch"]:
+            self._record()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._epoch += 1
+        if self._epoch % self.every == 0:
+            self._record()
+
+    def on_train_end(self, logs=None):
+        if self._epoch != self.curves["epoch"][-1]:
+            self._record()
+
+    def figure(self, names=None):
+        """Returns a `matplotlib` figure of the means, with 95 % bands.
+
+        Args:
+            names: Sequence of strings, a name for each group, by ascending
+                group. Defaults to the groups themselves.
+        """
+        from matplotlib.figure import Figure
+
+        names = self._names(names)
+        mean, low, high = (
+            np.reshape(self.curves[key], (-1, len(names)))
+            for key in ("mean", "low", "high")
+        )
+        figure = Figure(figsize=(6, 4), layout="constrained")
+        axes = figure.subplots()
+        for i, name in enumerate(names):
+            axes.plot(self.curves["epoch"], mean[:, i], label=name)
+            axes.fill_between(
+                self.curves["epoch"], low[:, i], high[:, i], alpha=0.3
+            )
+        axes.set(xlabel="epoch", ylabel="weight")
+        axes.legend()
+        return figure
+
+    def _weights(self):
+        weighting = getattr(self.model, "weighting", None)
+        return getattr(weighting, "example_weights", None)
+
+    def _check(self, weights):
+        if weights is None:
+            raise ValueError(
+                "Expected a model whose `weighting` has `example_weights` for "
+                f"`WeightEvolution`. Received: {type(self.model).__name__} "
+                "without. Use a weighting that keeps a weight for each "
+                "example, such as `kb.weighting.Soseleto`."
+            )
+        if self.groups is not None and len(self.groups) != len(weights):
+            raise ValueError(
+                "Invalid value for argument `groups` of `WeightEvolution`. "
+                f"Expected a group for each of the {len(weights)} examples. "
+                f"Received: {len(self.groups)} groups"
+            )
+
+    def _record(self):
+        weights = np.asarray(self._weights())
+        parts = [weights]
+        if self.groups is not None:
+            parts = [weights[self.groups == g] for g in np.unique(self.groups)]
+        spread = [np.percentile(part, [2.5, 97.5]) for part in parts]
+        low, high = np.transpose(spread)
+        self.curves["epoch"].append(self._epoch)
+        self.curves["mean"].append(np.array([np.mean(p) for p in parts]))
+        self.curves["low"].append(low)
+        self.curves["high"].append(high)
+
+    def _names(self, names):
+        groups = ["all examples"]
+        if self.groups is not None:
+            groups = [str(group) for group in np.unique(self.groups)]
+        if names is not None and len(names) != len(groups):
+            raise ValueError(
+                "Invalid value for argument `names`. Expected a name for each "
+                f"of the {len(groups)} groups. Received: names={names}"
+            )
+        return groups if names is None else names
+
+
+def _read_groups(groups):
+    groups = np.asarray(groups)
+    if groups.ndim != 1 or groups.dtype.kind not in "iub":
+        raise ValueError(
+            "Invalid value for argument `groups`. Expected booleans or "
+            "integers of shape (n,). Received: dtype "
+            f"{groups.dtype} and shape {groups.shape}"
+        )
+    return groups

@@ -1,0 +1,163 @@
+"""The source batches of an epoch, of arrays or of a dataset."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_bilevel.data.seeds import EPOCH
+from keras_bilevel.data.seeds import PASS
+from keras_bilevel.data.seeds import generator
+
+# The passes over the source set; those over the target set draw differently.
+SOURCE = 0
+
+
+class ArraySource:
+    """Batches of arrays: passes over the rows, each permuted anew.
+
+    Args:
+        columns: Structure `(x, y)` or `(x, y, sample_weight)` of tensors of
+            shape `(n, ...)`.
+        num_examples: Integer, `n`.
+        size: Integer, examples of a batch.
+        drop_remainder: Boolean, whether a pass leaves out its last, shorter
+            batch.
+        shuffle: Boolean.
+        steps_per_epoch: Integer, or `None` to make an epoch one pass.
+        seed: Integer.
+
+    Attributes:
+        cardinality: Integer, batches of an epoch.
+        num_examples: Integer, `n`: ids are below.
+    """
+
+    def __init__(
+        self,
+        columns,
+        num_examples,
+        size,
+        *,
+        drop_remainder,
+        shuffle,
+        steps_per_epoch,
+        seed,
+    ):
+        self._columns = columns
+        self.num_examples = num_examples
+        self._size = size
+        self._drop_remainder = drop_remainder
+        self._shuffle = shuffle
+        self._seed = seed
+        self._pass_steps = _num_steps(num_examples, size, drop_remainder)
+        self.cardinality = steps_per_epoch or self._pass_steps
+
+    def steps(self, epoch):
+        """A `tf.data.Dataset` of what `batch` needs, step after step.
+
+        Args:
+            epoch: Scalar integer tensor.
+        """
+        rows = tf.numpy_function(self._plan, [epoch], "int64")
+        rows.set_shape([self.cardinality, self._size])
+        return tf.data.Dataset.from_tensor_slices(rows)
+
+    def batch(self, ids):
+        """The batch `(x, y, [sample_weight,] ids)` of one step."""
+        if not self._drop_remainder:
+            ids = tf.boolean_mask(ids, ids >= 0)
+        return (*gather_rows(self._columns, ids), ids)
+
+    def _plan(self, epoch):
+        """Integer array of shape `(steps, size)`; -1 fills a short batch."""
+        steps = self.cardinality
+        first, skipped = divmod(int(epoch) * steps, self._pass_steps)
+        num_passes = -(-(skipped + steps) // self._pass_steps)
+        rows = [self._one_pass(first + n) for n in range(num_passes)]
+        rows = np.concatenate(rows).reshape(-1, self._size)
+        return rows[skipped : skipped + steps]
+
+    def _one_pass(self, number):
+        rows = np.arange(self.num_examples)
+        if self._shuffle:
+            rng = generator(self._seed, PASS, SOURCE, number)
+            rows = rng.permutation(rows)
+        length = self._pass_steps * self._size
+        missing = max(0, length - len(rows))
+        return np.pad(rows[:length], (0, missing), constant_values=-1)
+
+
+class StreamSource:
+    """Batches of a dataset of single examples.
+
+    Args:
+        dataset: A `tf.data.Dataset` of `(x, y)`, `(x, y, sample_weight)` or
+            `(x, y, sample_weight, ids)`.
+        size: Integer, examples of a batch.
+        drop_remainder: Boolean, whether to leave out the last, shorter batch.
+        shuffle_buffer: Integer, or `None` to keep the order of the dataset.
+        seed: Integer.
+
+    Attributes:
+        cardinality: Integer, batches of an epoch, or what tf.data says where
+            their number is unknown or infinite.
+        num_examples: Integer, ids are below; `None` where that is not known.
+    """
+
+    def __init__(self, dataset, size, *, drop_remainder, shuffle_buffer, seed):
+        self._examples = dataset.enumerate()
+        self._size = size
+        self._drop_remainder = drop_remainder
+        self._shuffle_buffer = shuffle_buffer
+        self._seed = seed
+        self.cardinality = int(dataset.cardinality())
+        self.num_examples = None
+        # Negative numbers say "unknown" and "infinite".
+        if self.cardinality >= 0:
+            if len(dataset.element_spec) < 4:
+                self.num_examples = self.cardinality
+            self.cardinality = _num_steps(
+                self.cardinality, size, drop_remainder
+            )
+
+    def steps(self, epoch):
+        """A `tf.data.Dataset` of what `batch` needs, step after step.
+
+        Args:
+            epoch: Scalar integer tensor.
+        """
+        examples = self._examples
+        if self._shuffle_buffer:
+            examples = self._shuffled(epoch)
+        return examples.batch(self._size, self._drop_remainder)
+
+    def batch(self, step):
+        """The batch `(x, y, [sample_weight,] ids)` of one step."""
+        positions, batch = step
+        *parts, ids = batch if len(batch) == 4 else (*batch, positions)
+        return (*parts, tf.cast(ids, "int64"))
+
+    def _shuffled(self, epoch):
+        # tf.data mixes in the global seed. While a function is traced, as
+        # here, this only sets the seed of that function.
+        tf.random.set_seed(1)
+        seed = tf.numpy_function(self._epoch_seed, [epoch], "int64")
+        return self._examples.shuffle(
+            self._shuffle_buffer,
+            tf.ensure_shape(seed, []),
+            reshuffle_each_iteration=False,
+        )
+
+    def _epoch_seed(self, epoch):
+        return generator(self._seed, EPOCH, int(epoch)).integers(2**31)
+
+
+def _num_steps(num_examples, size, drop_remainder):
+    """How many batches a pass over some examples makes."""
+    if drop_remainder:
+        return num_examples // size
+    return -(-num_examples // size)
+
+
+def gather_rows(columns, rows):
+    """The same rows of each tensor."""
+    return keras.tree.map_structure(lambda t: tf.gather(t, rows), columns)

@@ -1,0 +1,147 @@
+"""Data without the examples that are not trusted."""
+
+import numbers
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_bilevel.report.scores import ranked
+from keras_bilevel.report.scores import read_scores
+
+
+def keep_mask(scores, keep=None, threshold=None):
+    """Returns which examples to keep.
+
+    Examples that were never seen (NaN) are not kept. Exactly one of `keep`
+    and `threshold` must be given.
+
+    Args:
+        scores: Float array of shape `(n,)`, higher is more trustworthy; or an
+            object with such an array as `example_scores`.
+        keep: Float in [0, 1]: keeps `round(keep * seen)` of the `seen`
+            examples, those with the highest scores. Among equal scores the
+            later rows are kept, so that the first rows of `suspects` go.
+        threshold: Float: keeps the scores at or above it. It is rounded to
+            the scores' precision first, so that 0.7 keeps a float32 0.7.
+
+    Returns:
+        Boolean array of shape `(n,)`.
+
+    Raises:
+        ValueError: If both or none are given, or are out of range.
+
+    Example:
+
+    >>> kb.report.keep_mask([0.9, 0.1, 0.4, 0.4], keep=0.5)
+    array([ True, False, False,  True])
+    >>> kb.report.keep_mask([0.9, 0.1, 0.4, 0.4], threshold=0.4)
+    array([ True, False,  True,  True])
+    """
+    scores = read_scores(scores)
+    _check_choice(keep, threshold)
+    if threshold is not None:
+        return scores >= scores.dtype.type(threshold)
+    rows = ranked(scores)
+    mask = np.zeros(len(scores), bool)
+    mask[rows[len(rows) - round(keep * len(rows)) :]] = True
+    return mask
+
+
+def cleaned(data, scores, keep=None, threshold=None):
+    """Returns the data without the examples that `keep_mask` does not keep.
+
+    Args:
+        data: Array, or a structure such as `(x, y)` of arrays with `n` rows
+            each; or a `tf.data.Dataset` of single examples. The elements of a
+            dataset are told by their position, which must be the same in each
+            epoch (clean first, then shuffle), or, where an element is
+            `(x, y, sample_weight, ids)`, by their ids.
+        scores: Float array of shape `(n,)`, higher is more trustworthy; or an
+            object with such an array as `example_scores`.
+        keep: Float in [0, 1], see `keep_mask`.
+        threshold: Float, see `keep_mask`.
+
+    Returns:
+        What `data` is, with fewer examples in the same order. Ids stay as
+        they were.
+
+    Raises:
+        ValueError: If the data do not have one example for each score.
+
+    Example:
+
+    >>> x, y = np.arange(8).reshape(4, 2), np.array([0, 1, 1, 0])
+    >>> x, y = kb.report.cleaned((x, y), [0.9, 0.1, 0.3, 0.4], keep=0.5)
+    >>> x
+    array([[0, 1],
+           [6, 7]])
+    >>> y
+    array([0, 0])
+    """
+    mask = keep_mask(scores, keep, threshold)
+    if not isinstance(data, tf.data.Dataset):
+        return keras.tree.map_structure(lambda a: _kept_rows(a, mask), data)
+    spec = data.element_spec
+    if isinstance(spec, tuple) and len(spec) == 4:
+        return _kept_ids(data, mask)
+    return _kept_positions(data, mask)
+
+
+def _kept_rows(array, mask):
+    if array is None:
+        return None
+    if tuple(getattr(array, "shape", ()))[:1] != mask.shape:
+        raise ValueError(
+            "Invalid value for argument `data`. Expected arrays with "
+            f"{len(mask)} rows, one for each score. Received: "
+            f"{type(array).__name__} of shape {np.shape(array)}"
+        )
+    return array[mask]
+
+
+def _kept_ids(dataset, mask):
+    shape = dataset.element_spec[3].shape
+    if shape.rank:
+        raise ValueError(
+            "Invalid value for argument `data`. Expected a dataset of single "
+            f"examples. Received: ids of shape {shape}. Clean it before "
+            "`batch`, or call `unbatch` first."
+        )
+    return dataset.filter(lambda x, y, sample_weight, i: tf.gather(mask, i))
+
+
+def _kept_positions(dataset, mask):
+    size = dataset.cardinality().numpy()
+    if size not in (len(mask), tf.data.UNKNOWN_CARDINALITY):
+        raise ValueError(
+            "Invalid value for argument `data`. Expected a dataset of "
+            f"{len(mask)} single examples, one for each score. Received: "
+            f"{size} elements. Clean it before `batch` and `repeat`."
+        )
+    kept = dataset.enumerate().filter(lambda i, element: tf.gather(mask, i))
+    kept = kept.map(lambda i, element: element)
+    # Tells `fit` the number of steps, and an unknown size that was wrong.
+    return kept.apply(tf.data.experimental.assert_cardinality(mask.sum()))
+
+
+def _check_choice(keep, threshold):
+    if (keep is None) == (threshold is None):
+        raise ValueError(
+            "Expected exactly one of `keep` and `threshold`. "
+            f"Received: keep={keep}, threshold={threshold}"
+        )
+    if keep is not None and not (
+        isinstance(keep, numbers.Real) and 0 <= keep <= 1
+    ):
+        raise ValueError(
+            "Invalid value for argument `keep`. Expected a float in [0, 1]. "
+            f"Received: keep={keep}"
+        )
+    if threshold is not None and not (
+        isinstance(threshold, numbers.Real) and threshold == threshold
+    ):
+        raise ValueError(
+            "Invalid value for argument `threshold`. Expected a number. "
+            f"Received: threshold={threshold}"
+        )

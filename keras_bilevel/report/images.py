@@ -1,0 +1,121 @@
+"""The images that are trusted least and most."""
+
+import math
+
+import numpy as np
+
+from keras_bilevel.data.checks import check_integer
+from keras_bilevel.report.extras import import_extra
+from keras_bilevel.report.labels import names_of
+from keras_bilevel.report.labels import read_classes
+from keras_bilevel.report.scores import ranked_or_error
+from keras_bilevel.report.scores import read_column
+from keras_bilevel.report.scores import read_scores
+
+COLUMNS = 4
+
+
+def contact_sheet(x, scores, y=None, count=24, class_names=None, ids=None):
+    """Shows the images with the lowest scores beside those with the highest.
+
+    Args:
+        x: Images of shape `(n, height, width)`, `(n, height, width, 1)` or
+            `(n, height, width, 3)`. `uint8` is 0 to 255; of other types, the
+            smallest value shown is black and the largest white.
+        scores: Float array of shape `(n,)`, higher is more trustworthy; or an
+            object with such an array as `example_scores`. Examples that were
+            never seen (NaN) are not shown.
+        y: The given labels, integers or one-hot. Defaults to `None`.
+        count: Integer, how many of the lowest and how many of the highest.
+            No image is in both. Defaults to `24`.
+        class_names: Sequence, the name of class `i` at place `i`. Defaults to
+            the integers.
+        ids: Array of shape `(n,)`, what to call the examples. Defaults to
+            the row numbers.
+
+    Returns:
+        `matplotlib.figure.Figure`: the lowest on the left, the highest on the
+        right, the most extreme first; above each its id, label and score.
+
+    Raises:
+        ValueError: If `x` has another shape, or no example was seen.
+
+    Example:
+
+    ```python
+    sheet = kb.report.contact_sheet(x, history, y)
+    sheet.savefig("sheet.png")
+    ```
+
+    Reference:
+
+    - [Litany & Freedman, 2018](https://arxiv.org/abs/1805.09622),
+      Figs. 4, 5
+    """
+    figures = import_extra("matplotlib.figure")
+    scores = read_scores(scores)
+    rows = ranked_or_error(scores)
+    x = _read_images(x, len(scores))
+    check_integer("count", count, 1)
+    low = rows[: min(count, math.ceil(len(rows) / 2))]
+    high = rows[::-1][: min(count, len(rows) // 2)]
+    shown = np.concatenate([low, high])
+    images = _scale(x[shown])
+    titles = _titles(shown, scores, y, class_names, ids)
+
+    height = math.ceil(len(low) / COLUMNS)
+    figure = figures.Figure(
+        figsize=(2.4 * COLUMNS, 1.5 * height + 0.5), layout="constrained"
+    )
+    left, right = figure.subfigures(1, 2)
+    left.suptitle("lowest scores")
+    right.suptitle("highest scores")
+    _fill(left, height, images[: len(low)], titles[: len(low)])
+    _fill(right, height, images[len(low) :], titles[len(low) :])
+    return figure
+
+
+def _fill(figure, height, images, titles):
+    grid = figure.subplots(height, COLUMNS, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for axes, image, title in zip(grid.flat, images, titles):
+        axes.imshow(image, cmap="gray", vmin=0, vmax=1)
+        axes.set_title(title, fontsize=7, parse_math=False)
+
+
+def _titles(rows, scores, y, class_names, ids):
+    """Two lines for each row: id and label, score."""
+    num_rows = len(scores)
+    names = np.arange(num_rows) if ids is None else ids
+    names = [str(i) for i in read_column("ids", names, num_rows)[rows]]
+    if y is not None:
+        labels = names_of(read_classes(y, num_rows)[rows], class_names)
+        names = [f"{i}: {label}" for i, label in zip(names, labels)]
+    return [f"{i}\n{score:.3g}" for i, score in zip(names, scores[rows])]
+
+
+def _read_images(x, num_rows):
+    x = np.asarray(x)
+    channels = x.shape[3:]
+    if x.ndim not in (3, 4) or channels not in ((), (1,), (3,)):
+        raise ValueError(
+            "Invalid value for argument `x`. Expected images of shape "
+            "(n, height, width), (n, height, width, 1) or "
+            f"(n, height, width, 3). Received: shape {x.shape}"
+        )
+    if len(x) != num_rows:
+        raise ValueError(
+            f"Invalid value for argument `x`. Expected {num_rows} images, one "
+            f"for each score. Received: {len(x)}"
+        )
+    return x[..., 0] if channels == (1,) else x
+
+
+def _scale(images):
+    """Images as floats in [0, 1]."""
+    if images.dtype == "uint8":
+        return images / 255
+    images = images.astype("float64")
+    low, high = images.min(), images.max()
+    return (images - low) / ((high - low) or 1.0)

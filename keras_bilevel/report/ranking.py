@@ -1,0 +1,66 @@
+"""Which examples to look at first."""
+
+import numpy as np
+
+from keras_bilevel.report.extras import import_extra
+from keras_bilevel.report.labels import read_classes
+from keras_bilevel.report.scores import ranked
+from keras_bilevel.report.scores import read_column
+from keras_bilevel.report.scores import read_scores
+
+
+def suspects(scores, y=None, ids=None, **columns):
+    """Ranks the examples, most suspect first.
+
+    Examples that were never seen (NaN) are left out. Equal scores stay in the
+    order of their rows.
+
+    Args:
+        scores: Float array of shape `(n,)`, higher is more trustworthy; or an
+            object with such an array as `example_scores`.
+        y: The given labels, integers or one-hot. Defaults to `None`.
+        ids: Array of shape `(n,)`, what to call the examples. Defaults to
+            the row numbers.
+        **columns: Further arrays of shape `(n,)`, by the names of their
+            columns.
+
+    Returns:
+        `pandas.DataFrame` with the columns `rank` (from 1 on), `id`, `score`,
+        `label` (where `y` is given), `percentile` (share of the seen examples
+        with a lower score) and those of `columns`.
+
+    Raises:
+        ValueError: If an array has another length than the scores, or one of
+            `columns` has the name of another column.
+
+    Example:
+
+    >>> import numpy as np
+    >>> scores = [0.9, 0.1, np.nan, 0.4]
+    >>> kb.report.suspects(scores, y=[7, 1, 1, 7], weight=[1.1, 0, 1, 0.5])
+       rank  id  score  label  percentile  weight
+    0     1   1    0.1      1    0.000000     0.0
+    1     2   3    0.4      7    0.333333     0.5
+    2     3   0    0.9      7    0.666667     1.1
+    """
+    pandas = import_extra("pandas")
+    scores = read_scores(scores)
+    rows = ranked(scores)
+    names = np.arange(len(scores)) if ids is None else ids
+    table = {
+        "rank": np.arange(1, len(rows) + 1),
+        "id": read_column("ids", names, len(scores))[rows],
+        "score": scores[rows],
+    }
+    if y is not None:
+        table["label"] = read_classes(y, len(scores))[rows]
+    lower = np.searchsorted(scores[rows], scores[rows])
+    table["percentile"] = lower / max(len(rows), 1)
+    for name, values in columns.items():
+        if name in ("rank", "id", "score", "label", "percentile"):
+            raise ValueError(
+                "Invalid value for argument `columns`. Expected names that "
+                f"`suspects` does not use itself. Received: {name}"
+            )
+        table[name] = read_column(name, values, len(scores))[rows]
+    return pandas.DataFrame(table)

@@ -1,0 +1,48 @@
+"""Learning to Reweight Examples (Ren et al., 2018)."""
+
+import keras
+from keras import ops
+
+from keras_bilevel.weighting.weighting import Weighting
+
+
+@keras.saving.register_keras_serializable("keras_bilevel")
+class LearningToReweight(Weighting):
+    """Weighs the examples of a batch by a clean batch, and forgets them.
+
+    With `u` the gradient of the clean batch's loss and `l_j` the loss of
+    source example `j`,
+
+    ```
+    w_j = max(<grad l_j, u>, 0)
+    w_j = w_j / sum_i w_i
+    g   = sum_j w_j grad l_j  ->  optimizer
+    ```
+
+    In the paper `w` is the gradient of the clean loss in example weights that
+    are 0, after a step with them (its Eq. 12 to 14): this inner product.
+    A step without any aligned example changes nothing.
+
+    Example:
+
+    ```python
+    model = kb.BilevelModel(net, weighting=kb.weighting.LearningToReweight())
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.fit(
+        kb.data.source_target_batches(
+            (x, y), (x_clean, y_clean), source_size=128, target_size=128
+        ),
+    )
+    ```
+
+    Reference:
+
+    - [Ren et al., 2018](https://arxiv.org/abs/1803.09050)
+    """
+
+    unit = "example"
+    statistics = ("alignment",)
+    l1_normalize = True
+
+    def call(self, alignment):
+        return ops.relu(alignment)

@@ -1,0 +1,164 @@
+"""SOSELETO (Litany & Freedman, 2018)."""
+
+import keras
+from keras import ops
+
+from keras_bilevel.weighting.weighting import Weighting
+
+
+@keras.saving.register_keras_serializable("keras_bilevel")
+class Soseleto(Weighting, keras.layers.Layer):
+    """Learns a weight for every source example from a target batch's gradient.
+
+    Each step takes a source batch with noisy labels, or with other labels than
+    the target's, and a target batch. With `u` the gradient of the target's
+    loss in what both networks share (theta), `l_j` the loss of source example
+    `j`, `L` the size of the source batch and `lr` the optimizer's rate,
+
+    ```
+    g       = 1/L sum_j alpha_j grad l_j  ->  optimizer             (Eq. 3)
+    alpha_j = clip(alpha_j + alpha_lr * lr * <grad l_j, u>)         (Eq. 5)
+    ```
+
+    What only the target network has follows the target's own gradient
+    (Algorithm 1). The weights outlive the step: they are saved and restored
+    with the model, and tell which source examples help and which labels are
+    wrong. The paper's Eq. 5 has a factor `1 / num_examples`, for which its
+    `alpha_lr` would have to be of the order of `num_examples`; here `alpha_lr`
+    has it in it.
+
+    Half of all examples end up at a bound of `clip`, where `example_weights`
+    no longer tells them apart. `example_scores` goes on: the sum of all
+    changes, unclipped. Rank by it.
+
+    Args:
+        num_examples: Integer, size of the source set; ids are in
+            `[0, num_examples)`.
+        alpha_lr: Float, rate of the weights relative to the optimizer's.
+            Defaults to `1.0`.
+        initial: Float, what every weight starts at. Defaults to `1.0`.
+        clip: Tuple of floats, range of the weights. Defaults to
+            `(0.0, 1.1)`: room for relevant examples to grow.
+        update_weights_first: Boolean. `True` applies Eq. 5 before Eq. 3, so
+            that the network's step has the new weights already. It costs
+            another backward pass. Defaults to `False`, Algorithm 1.
+
+    Attributes:
+        example_weights: Array of shape `(num_examples,)`, alpha.
+        example_scores: Array of shape `(num_examples,)`, the cumulative
+            alignment: the lower, the more suspect.
+
+    Example:
+
+    ```python
+    model = kb.BilevelModel(net, weighting=kb.weighting.Soseleto(len(x)))
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.fit(
+        kb.data.source_target_batches(
+            (x, y), (x_clean, y_clean), source_size=256, target_size=32
+        ),
+        epochs=30,
+    )
+    suspects = model.weighting.example_scores.argsort()
+    ```
+
+    Reference:
+
+    - [Litany & Freedman, 2018](https://arxiv.org/abs/1805.09622)
+    """
+
+    unit = "example"
+    statistics = ("alignment",)
+
+    def __init__(
+        self,
+        num_examples,
+        alpha_lr=1.0,
+        initial=1.0,
+        clip=(0.0, 1.1),
+        update_weights_first=False,
+    ):
+        super().__init__(dtype="float32")
+        _check(num_examples, alpha_lr, initial, clip)
+        self.num_examples = num_examples
+        self.alpha_lr = alpha_lr
+        self.initial = initial
+        self.clip = tuple(clip)
+        self.update_weights_first = update_weights_first
+        self.alpha = self.add_weight(
+            shape=(num_examples,),
+            initializer=keras.initializers.Constant(initial),
+            trainable=False,
+            name="alpha",
+        )
+        self.cumulative = self.add_weight(
+            shape=(num_examples,),
+            initializer="zeros",
+            trainable=False,
+            name="cumulative_alignment",
+        )
+        self.built = True
+
+    @property
+    def example_weights(self):
+        return ops.convert_to_numpy(self.alpha)
+
+    @property
+    def example_scores(self):
+        return ops.convert_to_numpy(self.cumulative)
+
+    def recall(self, ids):
+        return ops.take(self.alpha, ids)[None]
+
+    def update(self, ids, statistics, learning_rate):
+        move = self.alpha_lr * learning_rate * statistics["alignment"][0]
+        # An example that is in the batch twice moves twice.
+        moves = ops.scatter(ids[:, None], move, (self.num_examples,))
+        self.alpha.assign(ops.clip(self.alpha + moves, *self.clip))  # Eq. 5
+        self.cumulative.assign(self.cumulative + moves)
+
+    def load_own_variables(self, store):
+        # Keras tries several places and reports the last one's error.
+        saved = store["0"].shape[0] if "0" in store.keys() else "no such"
+        if saved != self.num_examples:
+            raise ValueError(
+                "Expected a source set of the size that the saved weights "
+                f"belong to. Received: num_examples={self.num_examples}, and "
+                f"{saved} saved weights. Each weight belongs to its example: "
+                "load with the same source set, or start with a new "
+                "`Soseleto`."
+            )
+        super().load_own_variables(store)
+
+    def get_config(self):
+        return {
+            "num_examples": self.num_examples,
+            "alpha_lr": self.alpha_lr,
+            "initial": self.initial,
+            "clip": self.clip,
+            "update_weights_first": self.update_weights_first,
+        }
+
+
+def _check(num_examples, alpha_lr, initial, clip):
+    if not isinstance(num_examples, int) or num_examples < 1:
+        raise ValueError(
+            "Invalid value for argument `num_examples`. Expected a positive "
+            "integer, the size of the source set. "
+            f"Received: num_examples={num_examples}"
+        )
+    if not alpha_lr > 0:
+        raise ValueError(
+            "Invalid value for argument `alpha_lr`. Expected a float > 0. "
+            f"Received: alpha_lr={alpha_lr}"
+        )
+    if len(clip) != 2 or not 0 <= clip[0] < clip[1]:
+        raise ValueError(
+            "Invalid value for argument `clip`. Expected a tuple "
+            f"(lowest, highest) with 0 <= lowest < highest. Received: {clip}"
+        )
+    if not clip[0] <= initial <= clip[1]:
+        raise ValueError(
+            "Invalid value for argument `initial`. Expected a float within "
+            f"clip={clip}. Received: initial={initial}"
+        )

@@ -1,0 +1,90 @@
+"""Where the short way to the alignments may be taken, and where not."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+from keras import ops
+
+import keras_bilevel as kb
+from keras_bilevel.gradients import taps
+from tests.models.tools import batch_of
+from tests.models.tools import compiled
+from tests.models.tools import tanh_network
+
+
+class Centered(layers.Dense):
+    def call(self, x):
+        return super().call(x - ops.mean(x, axis=0))
+
+
+def mixing_operation():
+    x = keras.Input((5,))
+    return keras.Model(x, layers.Dense(3)(x - ops.mean(x, axis=0)))
+
+
+def functional():
+    x = keras.Input((5,))
+    h = layers.Dense(5, activation="gelu")(x)
+    return keras.Model(x, layers.Dense(3)(layers.Add()([x, h])))
+
+
+@pytest.mark.parametrize("make", [tanh_network, functional])
+def test_known_networks_are_tapped(make):
+    assert taps.can_tap(make())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        mixing_operation,
+        lambda: keras.Sequential([keras.Input((5,)), Centered(3)]),
+        lambda: keras.Sequential(
+            [keras.Input((5,)), layers.BatchNormalization(), layers.Dense(3)]
+        ),
+        lambda: own_activation(),
+    ],
+)
+def test_what_may_mix_examples_is_not(make):
+    assert not taps.can_tap(make())
+
+
+def own_activation():
+    return keras.Sequential(
+        [
+            keras.Input((5,)),
+            layers.Dense(3, activation=lambda z: z - ops.mean(z, axis=0)),
+        ]
+    )
+
+
+def test_both_ways_agree_when_weights_reach_their_bounds(monkeypatch):
+    seen = []
+    source, target = (*batch_of(12), np.arange(12)), batch_of(6, seed=1)
+    for is_allowed in (True, False):
+        monkeypatch.setattr(taps, "can_tap", lambda _, yes=is_allowed: yes)
+        keras.utils.set_random_seed(0)
+        network = tanh_network()
+        model = compiled(network, kb.weighting.Soseleto(12, alpha_lr=200.0))
+        dataset = tf.data.Dataset.from_tensors((source, target)).repeat(6)
+        model.fit(dataset, verbose=0)
+        seen.append(
+            [
+                model.weighting.example_weights,
+                model.weighting.example_scores,
+                *network.get_weights(),
+            ]
+        )
+    assert np.sum(seen[0][0] == 0.0) > 2
+    for a, b in zip(*seen):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_layers_are_as_they_were_after_an_error():
+    network = functional()
+    directions = {id(v): v.value for v in network.trainable_variables}
+    with pytest.raises(ValueError, match="stop"):
+        with taps.tapped(network, directions):
+            raise ValueError("stop")
+    assert all("call" not in vars(layer) for layer in network.layers)

@@ -165,6 +165,8 @@ class _Pass:
             )
             # The scale stays in until the second derivative is taken.
             gradient = [_dense(g) for g in gradient]
+            # A loss may have gone around a layer's output.
+            can_tap = can_tap and all(d is not None for d in deltas)
             if not can_tap:
                 projection = _inner_product(gradient, judge)
         if can_tap:

@@ -130,7 +130,9 @@ def tapped(network, directions):
 def _call(call, primals, tangents, taps, *args, **kwargs):
     with tf.autodiff.ForwardAccumulator(primals, tangents) as accumulator:
         output = call(*args, **kwargs)
-    taps.append((output, accumulator.jvp(output)))
+    # Keras' cross-entropies go around a softmax or sigmoid.
+    seen = getattr(output, "_keras_logits", output)
+    taps.append((seen, accumulator.jvp(seen)))
     return output
 
 
@@ -139,7 +141,8 @@ def contract(taps, deltas):
 
     Args:
         taps: What `tapped` yields.
-        deltas: List of the derivatives of a loss in the taps' outputs.
+        deltas: List of the derivatives of a loss in the taps' outputs, none
+            of them `None`.
 
     Returns:
         Tensor of shape `(batch_size,)`.
@@ -151,6 +154,5 @@ def contract(taps, deltas):
                 axis=list(range(1, len(tangent.shape))),
             )
             for (_, tangent), delta in zip(taps, deltas)
-            if delta is not None and tangent is not None
         ]
     )

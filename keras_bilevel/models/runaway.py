@@ -66,7 +66,7 @@ class RunawayWarning(keras.callbacks.Callback):
             "guessing label frequencies. A rate is stable here about where it "
             "is for plain SGD with batches as large as the validation shards, "
             f"{self.judging} examples. Lower the learning rate, or take larger "
-            "shards (a larger `batch_size`, fewer shards) or more validation "
-            "shards. Labels that say nothing about the inputs look the same.",
+            "shards (a larger `batch_size`, or fewer shards). Labels that say "
+            "nothing about the inputs look the same.",
             stacklevel=2,
         )

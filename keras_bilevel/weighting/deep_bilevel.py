@@ -27,9 +27,9 @@ class DeepBilevel(Weighting):
 
     Choosing a rate: along the directions in which gradients vary most, every
     `w_i g_i` follows `g_v`, so that a step carries the noise of the validation
-    shards alone. A rate is stable here about where it is stable for plain SGD
-    *with batches as large as the validation shards*. Take smaller rates with
-    smaller shards, or more validation shards.
+    shards alone. A rate at which plain SGD is stable *with batches as large as
+    the validation shards* is safe here; three times that one often is. Take
+    smaller rates with smaller shards.
 
     Args:
         num_shards: Integer, number of shards per super-batch and replica, at

@@ -1,0 +1,74 @@
+"""The points are as many, and as wrong, as the paper says."""
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import soseleto_synthetic
+
+# Keras' callbacks and NumPy 2.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
+
+
+def _settings(**changes):
+    return {**soseleto_synthetic.COMMON, "seed": 0, **changes}
+
+
+def test_points_have_the_wrong_labels_they_were_asked_for():
+    parts = soseleto_synthetic.points(_settings())
+    x, y = parts["source"]
+    assert x.shape == (500, 2) and np.abs(x).max() <= 1
+    assert parts["wrong"].sum() == 100
+    np.testing.assert_array_equal(y != (x[:, 0] > 0), parts["wrong"])
+
+
+@pytest.mark.parametrize("name, size", [("target", 50), ("test", 10_000)])
+def test_target_and_test_points_are_clean(name, size):
+    x, y = soseleto_synthetic.points(_settings())[name]
+    assert len(x) == size
+    np.testing.assert_array_equal(y, x[:, 0] > 0)
+
+
+def test_seed_decides_on_the_points():
+    first, again, other = (
+        soseleto_synthetic.points(_settings(seed=seed)) for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(first["source"][0], again["source"][0])
+    np.testing.assert_array_equal(first["wrong"], again["wrong"])
+    assert not np.array_equal(first["source"][0], other["source"][0])
+    assert not np.array_equal(first["wrong"], other["wrong"])
+
+
+def test_threshold_tells_points():
+    parts = {
+        "wrong": np.array([True, True, False, False]),
+        "source": (np.array([[0.5, 0], [0.05, 0], [0.05, 0], [0.5, 0]]), None),
+    }
+    told = soseleto_synthetic._told(parts, np.array([0.0, 0.2, 0.05, 1.0]))
+    assert (told["told"], told["told_wrong"], told["missed"]) == (2, 1, 2)
+    assert told["told_near"] == 2
+    assert told["clean_weight"] == pytest.approx(0.525)
+    assert told["noisy_weight"] == pytest.approx(0.1)
+
+
+def test_run_and_report():
+    records = [
+        {
+            "seed": seed,
+            "settings": _settings(epochs=2, seed=seed),
+            "metrics": soseleto_synthetic.run(_settings(epochs=2, seed=seed)),
+        }
+        for seed in (0, 1)
+    ]
+    metrics = records[0]["metrics"]
+    assert metrics["told"] + metrics["missed"] == 500
+    assert len(metrics["alpha"]) == 500
+    assert metrics["curves"]["epoch"] == [0, 1, 2]
+    assert metrics["curves"]["mean_clean"][0] == 0.5
+    # Even two epochs move right and wrong labels apart.
+    assert metrics["clean_weight"] > metrics["noisy_weight"]
+    json.dumps(records, allow_nan=False)
+    report = soseleto_synthetic.EXPERIMENT.report(records)
+    assert len({len(row) for row in report.table}) == 1
+    assert len(report.figure.axes) == 5

@@ -1,0 +1,156 @@
+"""Source and target share no image, and all methods train on the same ones."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from benchmarks import datasets
+from benchmarks import soseleto_transfer
+
+# Keras' callbacks and NumPy 2.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
+
+DATA_DIR = Path(__file__).parents[2] / "../shared/data/tfds"
+
+
+def _settings(case="mnist", **changes):
+    return {
+        **soseleto_transfer.COMMON,
+        **soseleto_transfer.CASES[case],
+        "num_target": 20,
+        "num_source": 64,
+        "epochs": 1,
+        "method": "soseleto",
+        "seed": 0,
+        **changes,
+    }
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Noise in the place of all data sets, of their shapes."""
+    rng = np.random.default_rng(0)
+
+    def load(name, data_dir=None, num_train=None, seed=0):
+        side, channels = {"usps": (16, 1), "cifar10": (32, 3)}.get(
+            name, (28, 1)
+        )
+        count = num_train or 400
+        x = rng.random((count + 50, side, side, channels)).astype("float32")
+        y = np.arange(len(x)) % 10
+        ids = np.arange(count)
+        return datasets.Dataset(
+            x[:count], y[:count], x[count:], y[count:], 10, ids
+        )
+
+    monkeypatch.setattr(soseleto_transfer.datasets, "load", load)
+
+
+def _real(**changes):
+    if not DATA_DIR.exists():
+        pytest.skip(f"needs MNIST, USPS and CIFAR-10 at {DATA_DIR}")
+    return soseleto_transfer.make(_settings(**changes), str(DATA_DIR))
+
+
+@pytest.mark.parametrize(
+    "case, num_classes",
+    [("mnist", 5), ("usps", 5), ("coloured", 5), ("coloured_all", 10)],
+)
+def test_data_has_one_shape_and_labels_from_zero(small, case, num_classes):
+    data = soseleto_transfer.make(_settings(case))
+    x, y = data.source
+    assert x.shape == (64, 28, 28, 1) and x.dtype == np.float32
+    assert 0 <= x.min() and x.max() <= 1
+    assert set(y) == set(range(num_classes))
+    assert data.target[0].shape == (20, 28, 28, 1)
+    np.testing.assert_array_equal(np.bincount(data.target[1]), [4] * 5)
+    assert set(data.evaluation[1]) == set(range(5))
+
+
+def test_sources_of_the_target_s_digits_leave_its_images_out(small):
+    # More than there are: all that are free.
+    settings = _settings("coloured_all", num_source=390)
+    data = soseleto_transfer.make(settings)
+    assert len(data.source_ids) == 380
+    assert not set(data.source_ids) & set(data.target_ids)
+
+
+def test_held_out_images_are_neither_target_nor_test(small):
+    data = soseleto_transfer.make(_settings(held_out=True))
+    held_out = {image.tobytes() for image in data.evaluation[0]}
+    assert len(held_out) == 180
+    assert not held_out & {image.tobytes() for image in data.target[0]}
+
+
+def test_coloured_digits_are_differences():
+    rng = np.random.default_rng(0)
+    digits, background = np.zeros((2, 28, 28, 1)), np.full((2, 32, 32, 3), 0.3)
+    digits[0] = 1
+    images = soseleto_transfer._coloured(rng, digits, background)
+    np.testing.assert_allclose(images[0], 0.7)
+    np.testing.assert_allclose(images[1], 0.3)
+
+
+def test_colours_become_grey_and_sizes_those_of_mnist():
+    images = np.full((3, 32, 32, 3), 0.5, "float32")
+    grey = soseleto_transfer._as_mnist(images)
+    assert grey.shape == (3, 28, 28, 1)
+    np.testing.assert_allclose(grey, 0.5, atol=1e-3)
+
+
+def test_seed_decides_on_the_images():
+    data, again, other, more = (
+        _real(seed=seed, num_target=count)
+        for seed, count in ((1, 20), (1, 20), (2, 20), (1, 25))
+    )
+    np.testing.assert_array_equal(data.source[0], again.source[0])
+    np.testing.assert_array_equal(data.target_ids, again.target_ids)
+    assert set(data.target_ids) < set(more.target_ids)
+    assert set(data.target_ids) != set(other.target_ids)
+
+
+def test_labels_are_those_of_the_digits():
+    data = _real(case="usps", num_target=25)
+    mnist = datasets.load("mnist", str(DATA_DIR))
+    rows = data.target_ids
+    np.testing.assert_array_equal(data.target[1] + 5, mnist.y_train[rows])
+    np.testing.assert_array_equal(data.target[0], mnist.x_train[rows])
+    assert len(data.evaluation[1]) == 4861
+
+
+def test_run_and_report(small):
+    records = [
+        {
+            "seed": 0,
+            "settings": _settings(method=method),
+            "metrics": soseleto_transfer.run(_settings(method=method)),
+        }
+        for method in soseleto_transfer.METHODS
+    ]
+    steps = {r["settings"]["method"]: r["metrics"]["steps"] for r in records}
+    assert steps.pop("finetune") == 4
+    assert set(steps.values()) == {2}
+    useful = records[-1]["metrics"]["weights"]["useful"]
+    assert set(useful) == {"0", "1", "2", "3", "4"}
+    json.dumps(records, allow_nan=False)
+    report = soseleto_transfer.EXPERIMENT.report(records)
+    assert len({len(row) for row in report.table}) == 1
+    assert len(report.table) == 1 + len(soseleto_transfer.METHODS)
+
+
+@pytest.mark.parametrize("name, reached", [("joint", 8), ("fixed", 2)])
+def test_fixed_weights_keep_the_target_out_of_shared_layers(name, reached):
+    pair = soseleto_transfer.build(_settings())
+    network, x = getattr(pair, name), np.ones((4, 28, 28, 1), "float32")
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(network([x, x])[1] ** 2)
+    gradients = tape.gradient(loss, pair.target.trainable_variables)
+    assert sum(gradient is not None for gradient in gradients) == reached
+
+
+def test_unknown_case_is_an_error():
+    with pytest.raises(ValueError, match="--cases"):
+        soseleto_transfer._experiment(["mnist", "imagenet"])

@@ -65,6 +65,28 @@ def cifarnet():
     ]
 
 
+def caffe_quick():
+    """Caffe's "CIFAR-10 quick": three 5x5 convolutions with pooling."""
+    hidden = []
+    for filters, pool in (
+        (32, layers.MaxPooling2D),
+        (32, layers.AveragePooling2D),
+        (64, layers.AveragePooling2D),
+    ):
+        hidden.append(layers.Conv2D(filters, 5, padding="same"))
+        # Its first block pools before the ReLU, which is the same thing.
+        hidden += [layers.ReLU(), pool(3, strides=2, padding="same")]
+    return [*hidden, layers.Flatten(), layers.Dense(64)]
+
+
+def lenet():
+    """LeNet as in Caffe's MNIST example, on 28x28 images."""
+    hidden = []
+    for filters in (20, 50):
+        hidden += [layers.Conv2D(filters, 5), layers.MaxPooling2D(2)]
+    return [*hidden, layers.Flatten(), layers.Dense(500, activation="relu")]
+
+
 def four_million():
     """A wide `cnn`: some four million parameters on 32x32x3."""
     hidden = []
@@ -81,5 +103,7 @@ NETWORKS = {
     "cnn": cnn,
     "cnn_bn": cnn_bn,
     "cifarnet": cifarnet,
+    "caffe_quick": caffe_quick,
+    "lenet": lenet,
     "four_million": four_million,
 }

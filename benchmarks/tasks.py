@@ -38,6 +38,13 @@ class Task:
         """Boolean array: which of the given labels are wrong."""
         return self.y_given != self.y_clean
 
+    def take(self, rows):
+        """Returns the task of some training examples."""
+        parts = ("x", "y_given", "y_clean", "ids")
+        return dataclasses.replace(
+            self, **{part: getattr(self, part)[rows] for part in parts}
+        )
+
 
 def make(settings, data_dir=None):
     """Builds the task of a run; the seed decides on subset and noise.

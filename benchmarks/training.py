@@ -134,7 +134,7 @@ def train(settings, data_dir=None, verbose=0, progress=None):
         probability = curves.given_probability
     evaluated = "held_out" if settings["held_out"] else "test"
     metrics = {
-        **_accuracies(curves.curves, evaluated),
+        **accuracies(curves.curves, evaluated),
         "suspect_auroc": _auroc(task.wrong, probability),
         **_losses(log, task.num_classes),
         **_weights(log),
@@ -189,7 +189,13 @@ def _batches(task, batch_size, seed):
     )
 
 
-def _accuracies(curves, evaluated):
+def accuracies(curves, evaluated):
+    """Returns the accuracies after the last epoch, the best, and all.
+
+    Args:
+        curves: Dict of `LabelCurves`.
+        evaluated: Name of what the curve `test` was evaluated on.
+    """
     curves = {
         evaluated if name == "test" else name: values
         for name, values in curves.items()

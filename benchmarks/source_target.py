@@ -1,0 +1,211 @@
+"""Trains on a noisy source set and a small clean target set, in several ways.
+
+All methods make the same steps: each takes the same source batch, the same
+target batch or both, in the same order.
+"""
+
+import math
+
+import keras
+import numpy as np
+import tensorflow as tf
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import train_test_split
+
+import keras_bilevel as kb
+from benchmarks import networks
+from benchmarks import tasks
+from benchmarks import training
+
+# Everything that determines a run. An experiment changes some of it.
+DEFAULTS = {
+    "dataset": "mnist",
+    "num_source": 10_000,
+    "num_target": 500,
+    "noise_kind": "confusion",
+    "noise": 0.4,
+    "label_set": None,  # The labels of CIFAR-10N, for human noise.
+    "held_out": 0.0,  # Share of the noisy data to evaluate on instead.
+    "inputs": [0, 1],  # Range of the pixels.
+    "network": "mlp",
+    "method": "soseleto",
+    "source_size": 128,
+    "target_size": 32,
+    "epochs": 30,
+    "learning_rate": 0.05,
+    "momentum": 0.9,
+    "alpha_lr": None,  # Of "soseleto".
+    "every": 1,  # Epochs between two evaluations.
+    "seed": 0,
+}
+METHODS = {
+    "noisy": "noisy labels only",
+    "clean": "clean set only",
+    "mixed": "both, mixed",
+    "finetune": "noisy, then fine-tuned on clean",
+    "reweight": "Learning to Reweight",
+    "soseleto": "SOSELETO",
+}
+# Fine-tuning adds a fifth of the steps at a tenth of the rate.
+FINETUNE = {"epochs": 0.2, "rate": 0.1}
+
+
+def settings(**changes):
+    """Returns the settings of a run: `DEFAULTS` with changes."""
+    unknown = set(changes) - set(DEFAULTS)
+    if unknown:
+        raise ValueError(f"Unknown settings. Received: {sorted(unknown)}")
+    return {**DEFAULTS, **changes}
+
+
+def method(settings):
+    """Returns the method of a run in words."""
+    text = METHODS[settings["method"]]
+    if settings["method"] == "soseleto":
+        text += f", alpha_lr {settings['alpha_lr']:g}"
+    return text
+
+
+def run(settings, data_dir=None, verbose=0):
+    """Trains one network.
+
+    Returns:
+        Dict of metrics:
+
+        - `test` (or `held_out`), `train_given`, `train_clean`: accuracies
+          after the last epoch, training ones on the source set.
+        - `auroc_<score>`: how well a score finds wrong source labels:
+          `loss` (the trained network's probability of the given label),
+          `history` (its mean over training: `ExampleHistory`, or
+          `LabelCurves` for plain Keras), `alpha`, `cumulative`.
+        - `noise_left`: share of wrong labels in the half of the source set
+          with the best score (`cumulative`, or else `history`), over that in
+          all of it.
+        - `curves`, `epochs`, `steps`.
+    """
+    keras.utils.set_random_seed(settings["seed"])
+    task, target = _split(settings, data_dir)
+    batches = kb.data.source_target_batches(
+        (task.x, task.y_given),
+        target,
+        settings["source_size"],
+        settings["target_size"],
+        seed=settings["seed"],
+    )
+    network = networks.build(
+        settings["network"], task.x.shape[1:], task.num_classes
+    )
+    curves = kb.callbacks.LabelCurves(
+        task.x,
+        task.y_given,
+        task.y_clean,
+        task.evaluation,
+        every=settings["every"],
+    )
+    options = {"callbacks": [curves], "verbose": verbose}
+    if settings["method"] in ("reweight", "soseleto"):
+        steps, scores = _fit_bilevel(network, batches, task, settings, options)
+    else:
+        steps, scores = _fit_plain(network, batches, settings, options)
+    scores.setdefault("history", curves.given_probability)
+    scores["loss"] = _given_probability(network, task)
+    best = scores.get("cumulative", scores["history"])
+    evaluated = "held_out" if settings["held_out"] else "test"
+    return {
+        **training.accuracies(curves.curves, evaluated),
+        **{f"auroc_{k}": _auroc(task.wrong, v) for k, v in scores.items()},
+        "noise_left": _noise_left(task.wrong, best),
+        "steps": steps,
+        "epochs": settings["epochs"],
+    }
+
+
+def _split(settings, data_dir):
+    """Returns the noisy `Task` and the clean target set."""
+    count = settings["num_source"] + settings["num_target"]
+    task = tasks.make({**settings, "num_train": count}, data_dir)
+    size = len(task.x) - settings["num_target"]
+    source, target = train_test_split(
+        np.arange(len(task.x)),
+        train_size=size,
+        stratify=task.y_clean,
+        random_state=settings["seed"],
+    )
+    return task.take(source), (task.x[target], task.y_clean[target])
+
+
+def _fit_bilevel(network, batches, task, settings, options):
+    weighting = kb.weighting.LearningToReweight()
+    if settings["method"] == "soseleto":
+        weighting = kb.weighting.Soseleto(
+            len(task.x), alpha_lr=settings["alpha_lr"]
+        )
+    model = kb.BilevelModel(network, weighting=weighting)
+    _compile(model, settings, settings["learning_rate"])
+    history = kb.callbacks.ExampleHistory(len(task.x))
+    callbacks = [*options.pop("callbacks"), history]
+    model.fit(
+        batches, epochs=settings["epochs"], callbacks=callbacks, **options
+    )
+    scores = {"history": history.given_probability}
+    if settings["method"] == "soseleto":
+        scores["alpha"] = weighting.example_weights
+        scores["cumulative"] = weighting.example_scores
+    return int(model.optimizer.iterations), scores
+
+
+def _fit_plain(network, batches, settings, options):
+    parts = {
+        "noisy": lambda source, target: source[:2],
+        "clean": lambda source, target: target,
+        "mixed": lambda source, target: tuple(
+            tf.concat([s, t], 0) for s, t in zip(source, target)
+        ),
+    }
+    first = "noisy" if settings["method"] == "finetune" else settings["method"]
+    _compile(network, settings, settings["learning_rate"])
+    epochs = settings["epochs"]
+    network.fit(
+        batches.map(parts[first]), epochs=epochs, shuffle=False, **options
+    )
+    if settings["method"] == "finetune":
+        more = math.ceil(FINETUNE["epochs"] * epochs)
+        _compile(
+            network, settings, settings["learning_rate"] * FINETUNE["rate"]
+        )
+        network.fit(
+            batches.map(parts["clean"]),
+            initial_epoch=epochs,
+            epochs=epochs + more,
+            shuffle=False,
+            **options,
+        )
+    return int(network.optimizer.iterations), {}
+
+
+def _compile(model, settings, rate):
+    model.compile(
+        keras.optimizers.SGD(rate, momentum=settings["momentum"]),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+
+
+def _given_probability(network, task):
+    logits = network.predict(task.x, batch_size=1024, verbose=0)
+    probability = tf.nn.softmax(logits).numpy()
+    return probability[np.arange(len(task.x)), task.y_given]
+
+
+def _auroc(wrong, scores):
+    seen = np.isfinite(scores)
+    if len(np.unique(wrong[seen])) < 2:
+        return None
+    return float(roc_auc_score(wrong[seen], -scores[seen]))
+
+
+def _noise_left(wrong, scores):
+    if not wrong.any():
+        return None
+    kept = kb.report.keep_mask(scores, keep=0.5)
+    return float(wrong[kept].mean() / wrong.mean())

@@ -9,25 +9,24 @@ from benchmarks import training
 COMMON = {
     "network": "mlp",
     "batch_size": 256,
+    "learning_rate": 0.01,
 }
-METHODS = ({"method": "sgd"}, training.bilevel(32))
-# USPS has 7,291 training images: all of them. With a third of MNIST's pixels
-# its first layer moves as far at three times the rate.
-CASES = (
-    {"dataset": "mnist", "num_train": 10_000, "learning_rate": 0.01},
-    {"dataset": "usps", "num_train": None, "learning_rate": 0.01},
-    {"dataset": "usps", "num_train": None, "learning_rate": 0.03},
-)
+# USPS has 7,291 training images: all of them.
+SUBSETS = {"mnist": 10_000, "usps": None}
+# Of 32, 64 and 128 shards, 128 had the highest accuracy on held-out noisy
+# labels of USPS, half of them wrong, on seed 100 (0.423, 0.430, 0.455; SGD
+# 0.390).
+NUM_SHARDS = {"mnist": [32], "usps": [32, 128]}
 PRESETS = {
     "quick": {
-        "cases": CASES[:1],
+        "datasets": ["mnist"],
         "noises": [0.5],
         "epochs": 100,
         "every": 5,
         "seeds": [0],
     },
     "paper": {
-        "cases": CASES,
+        "datasets": ["mnist", "usps"],
         "noises": [0.0, 0.2, 0.5],
         "epochs": 100,
         "every": 5,
@@ -40,17 +39,24 @@ def _plan(preset, records):
     return [
         training.settings(
             **COMMON,
-            **case,
             **method,
+            dataset=dataset,
+            num_train=SUBSETS[dataset],
             noise=noise,
             epochs=preset["epochs"],
             every=preset["every"],
             seed=seed,
         )
-        for seed, noise, case, method in itertools.product(
-            preset["seeds"], preset["noises"], preset["cases"], METHODS
+        for seed, noise, dataset in itertools.product(
+            preset["seeds"], preset["noises"], preset["datasets"]
         )
+        for method in _methods(dataset)
     ]
+
+
+def _methods(dataset):
+    shards = NUM_SHARDS[dataset]
+    return [{"method": "sgd"}, *(training.bilevel(count) for count in shards)]
 
 
 def _report(records):

@@ -86,14 +86,14 @@ def _run(settings, data_dir, verbose):
 
 def _measure_step(settings):
     shape = SHAPES[settings["network"]]
-    batch = _batch(settings["num_shards"] * settings["shard_size"], shape)
-    dataset = tf.data.Dataset.from_tensors(batch).cache()
+    examples = batch(settings["num_shards"] * settings["shard_size"], shape)
+    dataset = tf.data.Dataset.from_tensors(examples).cache()
     dataset = dataset.repeat(settings["steps"])
-    plain = _compiled(networks.build(settings["network"], shape, 10), settings)
+    plain = compiled(networks.build(settings["network"], shape, 10), settings)
     weighting = kb.weighting.DeepBilevel(settings["num_shards"])
     inner = networks.build(settings["network"], shape, 10)
-    model = _compiled(kb.BilevelModel(inner, weighting), settings)
-    return _compare(
+    model = compiled(kb.BilevelModel(inner, weighting), settings)
+    return compare(
         lambda: model.fit(dataset, verbose=0),
         lambda: plain.fit(dataset, verbose=0),
         settings["pairs"],
@@ -112,7 +112,7 @@ def _measure_pipeline(settings):
     ours = kb.data.stratified_batches(source, num_shards=8, shard_size=16)
     plain = examples.shuffle(10_000).batch(128, drop_remainder=True)
     plain = plain.prefetch(2)
-    return _compare(
+    return compare(
         lambda: _drain(ours),
         lambda: _drain(plain),
         settings["pairs"],
@@ -125,7 +125,7 @@ def _drain(dataset):
         pass
 
 
-def _compare(a, b, pairs, per):
+def compare(a, b, pairs, per):
     """Returns ratios and milliseconds of `a` against `b`, in turn."""
     a(), b()  # The first call traces.
     measured = np.array([(_time(a), _time(b)) for _ in range(pairs)])
@@ -167,31 +167,31 @@ def print_memory(num_shards, shard_size):
     shape = (32, 32, 3)
     inner = networks.build(MEMORY["network"], shape, 10)
     weighting = kb.weighting.DeepBilevel(num_shards)
-    model = _compiled(kb.BilevelModel(inner, weighting), {})
-    batch = _batch(num_shards * shard_size, shape)
-    dataset = tf.data.Dataset.from_tensors(batch).cache()
-    before = _peak_megabytes()
+    model = compiled(kb.BilevelModel(inner, weighting), {})
+    examples = batch(num_shards * shard_size, shape)
+    dataset = tf.data.Dataset.from_tensors(examples).cache()
+    before = peak_megabytes()
     start = time.perf_counter()
     model.fit(dataset, verbose=0)
     seconds = time.perf_counter() - start
     model.fit(dataset.repeat(6), verbose=0)
-    print(_peak_megabytes() - before, seconds)
+    print(peak_megabytes() - before, seconds)
 
 
-def _peak_megabytes():
+def peak_megabytes():
     # `ru_maxrss` of a child begins with its parent's on Linux.
     status = Path("/proc/self/status").read_text(encoding="ascii")
     kilobytes = int(status.split("VmHWM:")[1].split()[0])
     return kilobytes / 1024
 
 
-def _batch(size, shape):
+def batch(size, shape):
     rng = np.random.default_rng(0)
     x = rng.random((size, *shape), "float32")
     return x, rng.integers(0, 10, size)
 
 
-def _compiled(model, settings):
+def compiled(model, settings):
     model.compile(
         keras.optimizers.SGD(0.01, momentum=0.9),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -233,14 +233,15 @@ def _report(records):
         "Cost of a step, of memory and of the pipeline",
         render.table(records, {"what": _describe}, columns),
         notes,
-        _figure([r for r in records if "cpu_ratio" in r["metrics"]]),
+        figure([r for r in records if "cpu_ratio" in r["metrics"]], _describe),
     )
 
 
-def _figure(records):
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    names = [_describe(r["settings"]) for r in records]
+def figure(records, describe):
+    """Draws the ratios of the records as bars."""
+    drawing = Figure(figsize=(7, 1 + 0.3 * len(records)), layout="constrained")
+    axes = drawing.subplots()
+    names = [describe(r["settings"]) for r in records]
     places = np.arange(len(names))
     for shift, metric in ((-0.2, "cpu_ratio"), (0.2, "wall_ratio")):
         heights = [r["metrics"][metric] for r in records]
@@ -250,7 +251,7 @@ def _figure(records):
     axes.invert_yaxis()
     axes.set(xlabel="ratio to plain Keras (lower is better)")
     axes.legend()
-    return figure
+    return drawing
 
 
 EXPERIMENT = runner.Experiment(

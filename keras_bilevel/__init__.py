@@ -7,6 +7,7 @@ from keras_bilevel import _backend
 from keras_bilevel import callbacks
 from keras_bilevel import data
 from keras_bilevel import report
+from keras_bilevel import schedules
 from keras_bilevel import weighting
 from keras_bilevel.models import BilevelModel
 

@@ -1,0 +1,77 @@
+"""Co-teaching's schedule (Han et al., 2018)."""
+
+import keras
+from keras import ops
+
+from keras_bilevel.schedules.checks import read_integer
+from keras_bilevel.schedules.checks import read_positive
+from keras_bilevel.schedules.checks import read_share
+from keras_bilevel.schedules.hyperparameters import PREFIX
+from keras_bilevel.schedules.schedule import Schedule
+
+
+@keras.saving.register_keras_serializable("keras_bilevel")
+class CoTeachingSchedule(Schedule):
+    """Drops more and more of the batch, up to a share `tau` of it.
+
+    ```
+    R(t) = 1 - tau * min((t / t_k)^c, 1)      (Eq. 1)
+    ```
+
+    Args:
+        tau: Float in [0, 1], the share dropped from epoch `t_k` on: the share
+            of wrong labels, where that is known; else see `suggest_tau`.
+        c: Float, greater than 0, the shape of the fall: linear for 1, slow
+            at first above. Defaults to `1`.
+        t_k: Float, greater than 0, the epoch at which the fall ends.
+            Defaults to `10`.
+
+    Example:
+
+    >>> schedule = kb.schedules.CoTeachingSchedule(tau=0.5, t_k=10)
+    >>> [float(schedule(t)) for t in (0, 5, 10, 20)]
+    [1.0, 0.75, 0.5, 0.5]
+
+    Reference:
+
+    - [Han et al., 2018](https://arxiv.org/abs/1804.06872)
+    - [Yao et al., 2020](https://arxiv.org/abs/1911.02377), Eq. 1
+    """
+
+    def __init__(self, tau, c=1, t_k=10):
+        self.tau = read_share("tau", tau)
+        self.c = read_positive("c", c)
+        self.t_k = read_positive("t_k", t_k)
+
+    def share(self, t):
+        fall = ops.minimum(ops.power(t / self.t_k, self.c), 1.0)
+        return 1.0 - self.tau * fall  # Eq. 1
+
+    @classmethod
+    def from_hyperparameters(cls, hp, epochs, prefix=PREFIX):
+        """Returns the schedule of a trial: the space S2E is compared with.
+
+        Registers `tau` in [0, 1], `c` in [0.25, 4] on a log scale and `t_k`
+        in [1, epochs].
+
+        Args:
+            hp: `keras_tuner.HyperParameters`.
+            epochs: Integer, the number of epochs of a trial.
+            prefix: String, what the names begin with. Defaults to
+                `"schedule_"`.
+        """
+        epochs = read_integer("epochs", epochs, 1)
+        return cls(
+            tau=hp.Float(f"{prefix}tau", 0.0, 1.0, default=0.5),
+            c=hp.Float(f"{prefix}c", 0.25, 4.0, sampling="log", default=1.0),
+            t_k=hp.Float(
+                f"{prefix}t_k", 1.0, epochs, default=float(min(10, epochs))
+            ),
+        )
+
+    def to_hyperparameters(self, prefix=PREFIX):
+        """Returns the dict of names and values that stand for this one."""
+        return {f"{prefix}{k}": v for k, v in self.get_config().items()}
+
+    def get_config(self):
+        return {"tau": self.tau, "c": self.c, "t_k": self.t_k}

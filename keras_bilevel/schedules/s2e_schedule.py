@@ -1,0 +1,223 @@
+"""S2E's schedule (Yao et al., 2020)."""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_bilevel.schedules.checks import read_integer
+from keras_bilevel.schedules.checks import read_numbers
+from keras_bilevel.schedules.hyperparameters import PREFIX
+from keras_bilevel.schedules.hyperparameters import ask
+from keras_bilevel.schedules.schedule import Schedule
+
+NUM_BASES = 4
+NUM_PARAMETERS = 4
+SCALES = (1.0, 0.5, 0.5, 2.0)
+
+
+@keras.saving.register_keras_serializable("keras_bilevel")
+class S2ESchedule(Schedule):
+    """A convex combination of four curves that fall, then rise slowly.
+
+    ```
+    R(t) = sum_i alpha_i f_i(t; beta_i)                             (Eq. 4)
+
+    f_1  = exp(-a_2 t^a_1)      + a_3 (t / T)^a_4                  (Table 1)
+    f_2  = exp(-a_2 t^a_1)      + a_3 log(1 + t^a_4) / log(1 + T^a_4)
+    f_3  = 1 / (1 + a_2 t)^a_1  + a_3 (t / T)^a_4
+    f_4  = 1 / (1 + a_2 t)^a_1  + a_3 log(1 + t^a_4) / log(1 + T^a_4)
+    ```
+
+    clipped to [0, 1], with `(a_1, .. a_4) = scales * beta_i`: beta is in
+    [0, 1], and the authors' code rescales it by 1, 0.5, 0.5 and 2. In Table 1
+    each basis has `a_1, .. a_4` of its own; the authors' code shares one set.
+
+    Every `f_i(0)` is 1 for `a_1, a_4 > 0`. Where one of them is 0, `0^0` is
+    taken as 0, its limit from above; so R(0) = 1 for all of the space, and
+    R jumps after epoch 0 there.
+
+    Args:
+        alpha: Float array of shape `(4,)`, at least 0, with sum 1.
+        beta: Float array of shape `(4, 4)`, in [0, 1]; row i belongs to
+            basis i. Shape `(4,)` with `shared`.
+        epochs: Integer, the number of epochs T.
+        shared: Boolean, one set of numbers for all bases. Defaults to
+            `False`.
+        scales: Floats, greater than 0, the highest `a_1, .. a_4`. Defaults
+            to `(1.0, 0.5, 0.5, 2.0)`.
+
+    Attributes:
+        num_bases: Integer, 4.
+        num_parameters: Integer, 4, how many numbers a basis has.
+
+    Example:
+
+    ```python
+    schedule = kb.schedules.S2ESchedule(
+        alpha=[0.25, 0.25, 0.25, 0.25],
+        beta=[0.6, 0.4, 0.5, 0.5],
+        epochs=30,
+        shared=True,
+    )
+    schedule.plot()
+    ```
+
+    Reference:
+
+    - [Yao et al., 2020](https://arxiv.org/abs/1911.02377), Eq. 4 and Table 1
+    """
+
+    num_bases = NUM_BASES
+    num_parameters = NUM_PARAMETERS
+
+    def __init__(self, alpha, beta, epochs, shared=False, scales=SCALES):
+        self.alpha = _read_alpha(alpha)
+        self.beta = _read_beta(beta, shared)
+        self.epochs = read_integer("epochs", epochs, 1)
+        self.shared = shared
+        self.scales = _read_scales(scales)
+
+    def share(self, t):
+        shape = (NUM_BASES, NUM_PARAMETERS)
+        rows = np.broadcast_to(self.beta * self.scales, shape).tolist()
+        bases = [f(t, self.epochs, *a) for f, a in zip(BASES, rows)]
+        return sum(a * f for a, f in zip(self.alpha.tolist(), bases))  # Eq. 4
+
+    @classmethod
+    def hyperparameter_names(cls, prefix=PREFIX, shared=False):
+        """Returns the names of x = (alpha, beta), in that order.
+
+        They are `alpha_<basis>`, then `beta_<basis>_<parameter>` basis by
+        basis, or `beta_<parameter>` with `shared`: 20 names or 8, counted
+        from 0. All of them have the range [0, 1].
+
+        Args:
+            prefix: String, what the names begin with. Defaults to
+                `"schedule_"`.
+            shared: Boolean. Defaults to `False`.
+        """
+        parameters = range(NUM_PARAMETERS)
+        places = [f"{j}" for j in parameters]
+        if not shared:
+            places = [f"{i}_{j}" for i in range(NUM_BASES) for j in parameters]
+        alphas = [f"{prefix}alpha_{i}" for i in range(NUM_BASES)]
+        return alphas + [f"{prefix}beta_{place}" for place in places]
+
+    @classmethod
+    def from_hyperparameters(
+        cls, hp, epochs, prefix=PREFIX, shared=False, scales=SCALES
+    ):
+        """Returns the schedule of a trial.
+
+        Registers `hyperparameter_names`. Tuners that do not know that alpha
+        has sum 1 are helped: alpha is divided by its sum, and four zeros are
+        four equal shares.
+
+        Args:
+            hp: `keras_tuner.HyperParameters`.
+            epochs: Integer, the number of epochs of a trial.
+            prefix: String, what the names begin with. Defaults to
+                `"schedule_"`.
+            shared: Boolean, as in the constructor. Defaults to `False`.
+            scales: Floats, as in the constructor.
+        """
+        names = cls.hyperparameter_names(prefix, shared)
+        equal = 1 / NUM_BASES
+        alpha = ask(hp, names[:NUM_BASES], 0.0, 1.0, default=equal)
+        beta = ask(hp, names[NUM_BASES:], 0.0, 1.0, default=0.5)
+        total = sum(alpha)
+        alpha = [a / total if total > 0 else equal for a in alpha]
+        beta = np.reshape(beta, (-1,) if shared else (NUM_BASES, -1))
+        return cls(alpha, beta, epochs, shared, scales)
+
+    def to_hyperparameters(self, prefix=PREFIX):
+        """Returns the dict of names and values that stand for this one."""
+        names = self.hyperparameter_names(prefix, self.shared)
+        values = np.concatenate([self.alpha, self.beta.ravel()])
+        return dict(zip(names, values.tolist()))
+
+    def get_config(self):
+        return {
+            "alpha": self.alpha.tolist(),
+            "beta": self.beta.tolist(),
+            "epochs": self.epochs,
+            "shared": self.shared,
+            "scales": self.scales.tolist(),
+        }
+
+
+def _power(t, exponent):
+    # 0^0 is 1, which would break R(0) = 1.
+    return ops.where(t > 0, ops.power(t, exponent), ops.zeros_like(t))
+
+
+def _exponential_fall(t, a_1, a_2):
+    return ops.exp(-a_2 * _power(t, a_1))
+
+
+def _hyperbolic_fall(t, a_1, a_2):
+    return ops.power(1.0 + a_2 * t, -a_1)
+
+
+def _power_rise(t, epochs, a_3, a_4):
+    return a_3 * _power(t / epochs, a_4)
+
+
+def _log_rise(t, epochs, a_3, a_4):
+    return a_3 * ops.log1p(_power(t, a_4)) / math.log1p(epochs**a_4)
+
+
+def _f_1(t, epochs, a_1, a_2, a_3, a_4):
+    return _exponential_fall(t, a_1, a_2) + _power_rise(t, epochs, a_3, a_4)
+
+
+def _f_2(t, epochs, a_1, a_2, a_3, a_4):
+    return _exponential_fall(t, a_1, a_2) + _log_rise(t, epochs, a_3, a_4)
+
+
+def _f_3(t, epochs, a_1, a_2, a_3, a_4):
+    return _hyperbolic_fall(t, a_1, a_2) + _power_rise(t, epochs, a_3, a_4)
+
+
+def _f_4(t, epochs, a_1, a_2, a_3, a_4):
+    return _hyperbolic_fall(t, a_1, a_2) + _log_rise(t, epochs, a_3, a_4)
+
+
+BASES = (_f_1, _f_2, _f_3, _f_4)  # Table 1
+
+
+def _read_alpha(alpha):
+    alpha = np.array(alpha, "float64")
+    is_mixture = alpha.shape == (NUM_BASES,) and np.all(alpha >= 0)
+    if not is_mixture or not abs(np.sum(alpha) - 1) <= 1e-6:
+        raise ValueError(
+            "Invalid value for argument `alpha`. Expected 4 numbers >= 0 with "
+            f"sum 1, one for each basis. Received: alpha={alpha.tolist()}. "
+            "Divide them by their sum."
+        )
+    return alpha
+
+
+def _read_beta(beta, shared):
+    beta = read_numbers("beta", beta, 0, 1)
+    shape = (NUM_PARAMETERS,) if shared else (NUM_BASES, NUM_PARAMETERS)
+    if beta.shape != shape:
+        raise ValueError(
+            f"Invalid value for argument `beta`. Expected shape {shape} with "
+            f"shared={shared}. Received: shape {beta.shape}. One set of "
+            "numbers for all bases needs `shared=True`, one for each basis "
+            "`shared=False`."
+        )
+    return beta
+
+
+def _read_scales(scales):
+    scales = read_numbers("scales", scales)
+    if scales.shape != (NUM_PARAMETERS,) or np.any(scales <= 0):
+        raise ValueError(
+            "Invalid value for argument `scales`. Expected 4 numbers > 0, the "
+            f"highest a_1, .. a_4. Received: scales={scales.tolist()}"
+        )
+    return scales

@@ -1,0 +1,115 @@
+"""What every schedule is: a share R(t) of the batch at epoch t."""
+
+from keras import ops
+
+from keras_bilevel.schedules.plot_schedules import plot_schedules
+
+
+class Schedule:
+    """The share R(t) of a batch's smallest losses that is kept at epoch t.
+
+    A network learns easy patterns first and wrong labels later. So R(0) = 1,
+    and R falls as the network begins to memorize; it may rise again at the
+    end. All values are in [0, 1].
+
+    To write a new one, subclass and implement `share`, with `keras.ops` and
+    without Python conditions on `t`, which is a tensor inside `train_step`.
+
+    Attributes:
+        epochs: Integer, the number of epochs T that the schedule is made for,
+            or `None` (the default) where it fits any number.
+
+    Example:
+
+    ```python
+    @keras.saving.register_keras_serializable("my_package")
+    class HalfLifeSchedule(kb.schedules.Schedule):
+        def share(self, t):
+            return keras.ops.power(0.5, t / 10)
+    ```
+
+    Reference:
+
+    - [Yao et al., 2020](https://arxiv.org/abs/1911.02377), Assumption 1
+    """
+
+    epochs = None
+
+    def __call__(self, t):
+        """Returns R(t), clipped to [0, 1].
+
+        Args:
+            t: Epochs from 0 on: a number, an array or a tensor.
+
+        Returns:
+            Float32 tensor of the shape of `t`.
+        """
+        share = self.share(ops.convert_to_tensor(t, "float32"))
+        return ops.clip(share, 0.0, 1.0)
+
+    def share(self, t):
+        """Returns R(t) before it is clipped.
+
+        Args:
+            t: Float32 tensor of any shape, epochs from 0 on.
+
+        Returns:
+            Float32 tensor of the shape of `t`.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement `share(t)`."
+        )
+
+    def check_epochs(self, epochs):
+        """Raises an error unless the schedule suits a run of `epochs` epochs.
+
+        Args:
+            epochs: Integer, the last epoch that `fit` will reach.
+
+        Raises:
+            ValueError: If the schedule is made for another number of epochs,
+                or R(0) is not 1.
+        """
+        if self.epochs is not None and self.epochs != epochs:
+            raise ValueError(
+                "Invalid value for argument `epochs`. Expected "
+                f"{self.epochs}, the number of epochs that this "
+                f"{type(self).__name__} is made for. Received: "
+                f"epochs={epochs}. Train for {self.epochs} epochs, or make a "
+                f"schedule for {epochs}."
+            )
+        start = float(self(0))
+        if not abs(start - 1) <= 1e-6:
+            raise ValueError(
+                f"Expected R(0) = 1 from {type(self).__name__}: training "
+                "begins with whole batches, as nothing is memorized yet. "
+                f"Received: R(0)={start:g}. Let `share(0)` be 1."
+            )
+
+    def plot(self, epochs=None, label=None):
+        """Returns a `matplotlib` figure of R(t) against epochs.
+
+        Args:
+            epochs: Integer, how many epochs to show. Defaults to those the
+                schedule is made for.
+            label: String, its name in the legend. Defaults to the class name.
+
+        Raises:
+            ValueError: If neither `epochs` nor the schedule says how many.
+        """
+        epochs = self.epochs if epochs is None else epochs
+        if epochs is None:
+            raise ValueError(
+                "Invalid value for argument `epochs`. Expected an integer, as "
+                f"{type(self).__name__} fits any number of epochs. "
+                "Received: epochs=None"
+            )
+        name = type(self).__name__ if label is None else label
+        return plot_schedules([self], epochs, best=0, names=[name])
+
+    def get_config(self):
+        return {}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)

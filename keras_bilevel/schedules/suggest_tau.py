@@ -1,0 +1,147 @@
+"""How many labels are wrong, from held-out predictions."""
+
+import collections
+
+import numpy as np
+
+NUM_RESAMPLES = 1000
+
+
+TauEstimate = collections.namedtuple("TauEstimate", "tau low high")
+
+
+def suggest_tau(pred_probs, labels, level=0.95, seed=0):
+    """Estimates the share of wrong labels, for a schedule's `tau`.
+
+    Confident learning: an example is counted where a class reaches the mean
+    probability which examples with that label give it; the most probable of
+    these classes is believed. The estimate is the share of the counted whose
+    given label is another one, by given label, weighed by how many examples
+    have it. The interval is from 1,000 bootstrap samples of the examples, with
+    the same thresholds.
+
+    The interval says how surely *this network's* disagreement is known, no
+    more. The estimate itself is too high where the network is weak, as its
+    errors look like wrong labels; a network that has memorized the labels it
+    was trained on is weak in this sense as well. It is too low where the
+    predictions are not held out, or the inputs predict which labels are wrong.
+    Judge by a network trained for a few epochs, on other examples with the
+    same noise.
+
+    Args:
+        pred_probs: Float array of shape `(n, num_classes)`, the predicted
+            probabilities (after the softmax) of examples that the network was
+            not trained on.
+        labels: The given, noisy labels: integers of shape `(n,)` or
+            `(n, 1)`, or one-hot.
+        level: Float, how often such intervals hold. Defaults to `0.95`.
+        seed: Integer, of the bootstrap. Defaults to `0`.
+
+    Returns:
+        Named tuple `(tau, low, high)` of floats: the estimate, and the
+        interval's ends.
+
+    Raises:
+        ValueError: If the rows of `pred_probs` are no probabilities, or
+            `labels` are no labels for them.
+
+    Example:
+
+    ```python
+    model.fit(x[1000:], y[1000:], epochs=3)
+    tau, low, high = kb.schedules.suggest_tau(
+        model.predict(x[:1000]), y[:1000]
+    )
+    schedule = kb.schedules.CoTeachingSchedule(tau)
+    ```
+
+    Reference:
+
+    - [Northcutt et al., 2021](https://arxiv.org/abs/1911.00068)
+    """
+    if not 0 < level < 1:
+        raise ValueError(
+            "Invalid value for argument `level`. Expected a float between 0 "
+            f"and 1. Received: level={level}"
+        )
+    pred_probs = _read_probabilities(pred_probs)
+    cells = _count(pred_probs, _read_labels(labels, pred_probs.shape))
+    # With fixed thresholds a bootstrap sample is a draw of the cells' counts.
+    draws = np.random.default_rng(seed).multinomial(
+        len(pred_probs), cells.ravel() / len(pred_probs), size=NUM_RESAMPLES
+    )
+    noise = _noise(draws.reshape(-1, *cells.shape))
+    low, high = np.quantile(noise, [(1 - level) / 2, (1 + level) / 2])
+    # Resampling no disagreement gives none: this is how many there could be
+    # although none was seen ("rule of three").
+    unseen = 1 - (1 - level) ** (1 / cells[:, :2].sum())
+    return TauEstimate(
+        float(_noise(cells)), float(low), float(max(high, unseen))
+    )
+
+
+def _count(pred_probs, labels):
+    """Counts examples as (believed wrong, believed right, not counted).
+
+    Returns:
+        Integer array of shape `(num_classes, 3)`, by given label.
+    """
+    rows = np.arange(len(labels))
+    num_classes = pred_probs.shape[1]
+    sizes = np.bincount(labels, minlength=num_classes)
+    sums = np.bincount(labels, pred_probs[rows, labels], num_classes)
+    # No threshold for a class that nobody has; the rounding of a mean must
+    # not lift it above equal numbers.
+    thresholds = np.full(num_classes, np.inf)
+    np.divide(sums, sizes, out=thresholds, where=sizes > 0)
+    confident = pred_probs >= thresholds - 1e-6
+    believed = np.argmax(np.where(confident, pred_probs, -1.0), axis=1)
+    outcome = np.where(
+        np.any(confident, axis=1), (believed == labels).astype("int64"), 2
+    )
+    cells = np.zeros((num_classes, 3), "int64")
+    np.add.at(cells, (labels, outcome), 1)
+    return cells
+
+
+def _noise(cells):
+    """The share of wrong labels, from counts of shape `(.., classes, 3)`."""
+    counted = cells[..., 0] + cells[..., 1]
+    rates = cells[..., 0] / np.maximum(counted, 1)
+    sizes = np.where(counted > 0, np.sum(cells, axis=-1), 0)
+    return np.sum(sizes * rates, -1) / np.maximum(np.sum(sizes, -1), 1)
+
+
+def _read_probabilities(pred_probs):
+    pred_probs = np.asarray(pred_probs, "float64")
+    if pred_probs.ndim != 2 or 0 in pred_probs.shape:
+        raise ValueError(
+            "Invalid value for argument `pred_probs`. Expected shape "
+            f"(n, num_classes). Received: shape {pred_probs.shape}"
+        )
+    sums = np.sum(pred_probs, axis=1)
+    if not np.all(np.abs(sums - 1) < 1e-2) or np.min(pred_probs) < 0:
+        raise ValueError(
+            "Invalid value for argument `pred_probs`. Expected probabilities: "
+            "numbers >= 0, with sum 1 in each row. Received: numbers from "
+            f"{np.min(pred_probs)} on, with sums from {np.min(sums)} to "
+            f"{np.max(sums)}. Apply `keras.ops.softmax` to logits."
+        )
+    return pred_probs
+
+
+def _read_labels(labels, shape):
+    labels = np.asarray(labels)
+    if labels.shape == shape and shape[1] > 1:
+        labels = np.argmax(labels, axis=1)
+    if labels.shape == (shape[0], 1):
+        labels = labels[:, 0]
+    is_label = labels.dtype.kind in "iu" and labels.shape == shape[:1]
+    if not is_label or np.min(labels) < 0 or np.max(labels) >= shape[1]:
+        raise ValueError(
+            "Invalid value for argument `labels`. Expected integers in "
+            f"[0, {shape[1]}) of shape ({shape[0]},), or one-hot labels, one "
+            "for each row of `pred_probs`. Received: dtype "
+            f"{labels.dtype} and shape {labels.shape}"
+        )
+    return labels

@@ -114,9 +114,9 @@ def tapped(network, directions):
         own = [v for v in layer._trainable_variables if id(v) in directions]
         if own:
             # Inside of the layer, mixed precision would cast the values.
-            primals = [v.value for v in own]
-            tangents = [directions[id(v)] for v in own]
-            call = functools.partial(_call, layer.call, primals, tangents, taps)
+            values = [v.value for v in own]
+            along = [directions[id(v)] for v in own]
+            call = functools.partial(_call, layer.call, values, along, taps)
             # Keras tracks what is set in the ordinary way.
             object.__setattr__(layer, "call", call)
             changed.append(layer)
@@ -127,13 +127,36 @@ def tapped(network, directions):
             object.__delattr__(layer, "call")
 
 
-def _call(call, primals, tangents, taps, *args, **kwargs):
-    with tf.autodiff.ForwardAccumulator(primals, tangents) as accumulator:
+def _call(call, variables, directions, taps, *args, **kwargs):
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(variables)
         output = call(*args, **kwargs)
     # Keras' cross-entropies go around a softmax or sigmoid.
     seen = getattr(output, "_keras_logits", output)
-    taps.append((seen, accumulator.jvp(seen)))
+    taps.append((seen, _tangent(tape, seen, variables, directions)))
     return output
+
+
+def _tangent(tape, output, variables, directions):
+    """Returns how an output changes with the variables in these directions.
+
+    The backward pass is linear in the cotangent v: <v, J u> = <v^T J, u>, and
+    the derivative of that in v is J u. Of all this only J u is computed in a
+    graph. `tf.autodiff.ForwardAccumulator` would add the product with a
+    tangent of the inputs, which is 0.
+    """
+    with tf.GradientTape(watch_accessed_variables=False) as outer:
+        cotangent = tf.zeros_like(output)
+        outer.watch(cotangent)
+        gradients = tape.gradient(output, variables, output_gradients=cotangent)
+        projection = tf.add_n(
+            [
+                tf.reduce_sum(tf.convert_to_tensor(g) * u)
+                for g, u in zip(gradients, directions)
+                if g is not None
+            ]
+        )
+    return outer.gradient(projection, cotangent)
 
 
 def contract(taps, deltas):

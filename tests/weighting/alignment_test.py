@@ -52,6 +52,12 @@ def recurrent(layer):
     return keras.Model(x, layers.Dense(CLASSES)(h))
 
 
+def embedding():
+    x = keras.Input((6,), dtype="int32")
+    h = layers.GlobalAveragePooling1D()(layers.Embedding(9, 4)(x))
+    return keras.Model(x, layers.Dense(CLASSES, activation="tanh")(h))
+
+
 def attention():
     x = keras.Input((6,), dtype="int32")
     h = layers.Embedding(9, 4)(x)
@@ -83,6 +89,7 @@ NETWORKS = {
     "residual": (residual, lambda rng, n: numbers(rng, n, 8, 8, 2)),
     "lstm": (lambda: recurrent(layers.LSTM), tokens),
     "gru": (lambda: recurrent(layers.GRU), tokens),
+    "embedding": (embedding, tokens),
     "attention": (attention, tokens),
     "two_outputs": (
         two_outputs,

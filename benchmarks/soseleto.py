@@ -101,12 +101,13 @@ def _report(records):
     rows = {"labels": _case, "method": source_target.method}
     columns = {
         "test (clean)": "test",
-        "best epoch's test": "best_test",
         "AUROC: alpha": "auroc_alpha",
-        "cumulative": "auroc_cumulative",
-        "history": "auroc_history",
-        "loss": "auroc_loss",
-        "noise left": "noise_left",
+        "AUROC: cumulative": "auroc_cumulative",
+        "AUROC: history": "auroc_history",
+        "AUROC: loss": "auroc_loss",
+        "noise left: alpha": "noise_left_alpha",
+        "noise left: cumulative": "noise_left_cumulative",
+        "noise left: history": "noise_left",
     }
     sizes = sorted(
         {
@@ -125,8 +126,7 @@ def _report(records):
         "AUROC: how well a score finds wrong labels. History: the probability "
         "of the given label over training (ExampleHistory or LabelCurves). "
         "Loss: that of the trained network. Noise left: share of wrong labels "
-        "in the better half by the cumulative alignment (else by history), "
-        "over that in all.",
+        "in the better half by a score, over that in all.",
         render.NOTES[0],
     ]
     return render.Report(

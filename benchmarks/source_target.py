@@ -79,8 +79,8 @@ def run(settings, data_dir=None, verbose=0):
           `history` (its mean over training: `ExampleHistory`, or
           `LabelCurves` for plain Keras), `alpha`, `cumulative`.
         - `noise_left`: share of wrong labels in the half of the source set
-          with the best score (`cumulative`, or else `history`), over that in
-          all of it.
+          with the best `history`, over that in all of it;
+          `noise_left_alpha`, `noise_left_cumulative`: by these scores.
         - `curves`, `epochs`, `steps`.
     """
     keras.utils.set_random_seed(settings["seed"])
@@ -109,12 +109,16 @@ def run(settings, data_dir=None, verbose=0):
         steps, scores = _fit_plain(network, batches, settings, options)
     scores.setdefault("history", curves.given_probability)
     scores["loss"] = _given_probability(network, task)
-    best = scores.get("cumulative", scores["history"])
     evaluated = "held_out" if settings["held_out"] else "test"
     return {
         **training.accuracies(curves.curves, evaluated),
         **{f"auroc_{k}": _auroc(task.wrong, v) for k, v in scores.items()},
-        "noise_left": _noise_left(task.wrong, best),
+        "noise_left": _noise_left(task.wrong, scores["history"]),
+        **{
+            f"noise_left_{name}": _noise_left(task.wrong, scores[name])
+            for name in ("alpha", "cumulative")
+            if name in scores
+        },
         "steps": steps,
         "epochs": settings["epochs"],
     }

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import keras
 import tensorflow as tf
 
 from keras_bilevel.gradients import losses
@@ -53,7 +52,7 @@ def _losses(network, batch):
     """Returns the losses in inference mode, where examples are apart."""
     moving = state.moving_statistics(network)
     before = state.read(moving)
-    ones = tf.ones(tf.shape(keras.tree.flatten(batch.x)[0])[:1])
+    ones = tf.ones(tf.shape(tensors(batch.x)[0])[:1])
     with tf.GradientTape() as tape:
         tape.watch(ones)
         weighted = losses.weighted(batch, ones)

@@ -49,7 +49,6 @@ def walk(model, weighting, upper, lower, scale):
 
     parts = (upper.x, upper.y, upper.sample_weight)
     y_pred, loss, own = losses.data_gradient(model, parts, scale)
-    seen = Upper(batch=upper, y_pred=y_pred, loss=tf.cast(loss, tf.float32))
     # All replicas' targets judge together.
     judge = replicas.reduce_mean(
         [
@@ -86,8 +85,9 @@ def walk(model, weighting, upper, lower, scale):
         weights = weighting.recall(lower.ids)
         if weights is None:
             weights = _weigh(weighting, statistics)
-        weights = tf.where(usable, weights, 0.0)
-        gradient = source.at(_per_mean(weighting, weights[0]))
+        gradient = source.at(
+            _per_mean(weighting, tf.where(usable, weights[0], 0.0))
+        )
     lower_share = 1.0 if weighting.l1_normalize else replicas.num_replicas()
     gradient = [
         _divide(g, lower_share)
@@ -100,12 +100,16 @@ def walk(model, weighting, upper, lower, scale):
         gradients=[
             None if g is None else scale.mask(healthy, g) for g in gradient
         ],
-        weights=weights,
+        weights=tf.where(usable, weights, 0.0),
         losses=statistics["loss"][0] + tf.where(healthy, source.constant, 0.0),
         dropped=~usable,
         batch=lower,
         y_pred=source.y_pred,
-        upper=seen,
+        upper=Upper(
+            batch=upper,
+            y_pred=y_pred,
+            loss=tf.where(healthy, tf.cast(loss, tf.float32), 0.0),
+        ),
     )
 
 

@@ -28,7 +28,7 @@ class Upper:
     Attributes:
         batch: The target `Batch`.
         y_pred: The predictions for it.
-        loss: Scalar tensor, its mean loss.
+        loss: Scalar tensor, its mean loss, 0 where the step was dropped.
     """
 
     batch: Batch

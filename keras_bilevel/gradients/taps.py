@@ -21,7 +21,6 @@ _ROW_BY_ROW = {
     layers.InputLayer,
     # With variables.
     layers.Dense,
-    layers.EinsumDense,
     layers.Embedding,
     layers.Conv1D,
     layers.Conv2D,
@@ -40,7 +39,6 @@ _ROW_BY_ROW = {
     layers.ReLU,
     layers.LeakyReLU,
     layers.ELU,
-    layers.Softmax,
     layers.Dropout,
     layers.SpatialDropout1D,
     layers.SpatialDropout2D,
@@ -89,10 +87,11 @@ def _keeps_rows_apart(layer):
         return is_known and all(
             isinstance(operation, keras.Layer) for operation in operations
         )
-    # A user's own activation may mix rows, too.
+    # A user's own activation may mix rows, too, and so may a normalisation.
     activation = getattr(layer, "activation", None)
-    own = getattr(activation, "__module__", "keras").split(".")[0]
-    return type(layer) in _ROW_BY_ROW and own == "keras"
+    module = getattr(activation, "__module__", "keras").split(".")[0]
+    axes = keras.tree.flatten(getattr(layer, "axis", -1))
+    return type(layer) in _ROW_BY_ROW and module == "keras" and 0 not in axes
 
 
 @contextlib.contextmanager

@@ -44,6 +44,9 @@ def test_known_networks_are_tapped(make):
             [keras.Input((5,)), layers.BatchNormalization(), layers.Dense(3)]
         ),
         lambda: own_activation(),
+        lambda: keras.Sequential(
+            [keras.Input(batch_shape=(4, 5)), layers.LayerNormalization(axis=0)]
+        ),
     ],
 )
 def test_what_may_mix_examples_is_not(make):

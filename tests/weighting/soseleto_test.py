@@ -422,6 +422,7 @@ def test_bad_target_changes_nothing():
     for a, b in zip(before, values(model.variables)):
         np.testing.assert_array_equal(a, b)
     assert log["dropped_examples"][0] == 12
+    assert all(np.all(np.isfinite(values)) for values in log.values())
 
 
 def test_missing_values_that_the_network_fills_are_not_bad():

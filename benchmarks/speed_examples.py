@@ -37,7 +37,7 @@ LARGEST = {"one by one": 64}
 TARGET_SIZE = 32
 PRESETS = {
     "quick": {"pairs": 5, "sizes": [64], "seeds": [0]},
-    "paper": {"pairs": 15, "sizes": [64, 128, 256, 1024], "seeds": [0]},
+    "paper": {"pairs": 15, "sizes": [64, 256, 1024], "seeds": [0]},
 }
 MEMORY = [("cnn", 128, 32, "plain"), ("cnn", 128, 32, "soseleto")]
 

@@ -40,7 +40,7 @@ TABLE_1 = {**CIFAR, "num_source": 45_000, "num_target": 5_000, "epochs": 60}
 # Symmetric noise and inputs in [-1, 1] are harder to tell.
 HARDER = {**MNIST, "inputs": [-1, 1], "noise_kind": "symmetric"}
 HUMAN = {"noise_kind": "human", "noise": None, "label_set": "worse_label"}
-ALPHA_LR = {"mnist": 1.0, "cifar10": 10.0}
+ALPHA_LR = 1.0
 PRESETS = {
     "noise": {
         "quick": {
@@ -71,9 +71,7 @@ def _plan(preset, records):
         source_target.settings(
             **case,
             method=method,
-            alpha_lr=ALPHA_LR[case["dataset"]]
-            if method == "soseleto"
-            else None,
+            alpha_lr=ALPHA_LR if method == "soseleto" else None,
             seed=seed,
         )
         for seed, case, method in itertools.product(

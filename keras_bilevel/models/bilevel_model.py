@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from keras_bilevel import data as data_room
 from keras_bilevel import gradients
+from keras_bilevel.data.epochs import attached
 from keras_bilevel.models import arrays
 from keras_bilevel.models import batches
 from keras_bilevel.models import callback_lists
@@ -305,7 +306,7 @@ class BilevelModel(Wrapper):
 
     def _check_source_size(self, dataset):
         room = self.weighting.num_examples
-        sizes = data_room.attached(dataset, "num_source_examples")
+        sizes = attached(dataset, "num_source_examples")
         if room is not None and any(size > room for size in sizes):
             raise ValueError(
                 "Expected a weight for every source example. Received: "

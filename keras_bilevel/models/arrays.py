@@ -39,8 +39,11 @@ def split_off_tail(arrays, validation_split):
     return take(slice(cut)), take(slice(cut, None))
 
 
-def class_to_sample_weight(y, class_weight, sample_weight):
-    """Multiplies `sample_weight` by the weight of each example's class."""
+def weighted_by_class(arrays, class_weight):
+    """Returns `(x, y, sample_weight)`, multiplied by the classes' weights."""
+    if class_weight is None:
+        return arrays
+    x, y, sample_weight = arrays
     if keras.tree.is_nested(y):
         raise ValueError(
             "`class_weight` is only supported for models with a single "
@@ -52,7 +55,9 @@ def class_to_sample_weight(y, class_weight, sample_weight):
     weights = np.ones(len(labels), "float32")
     for label, weight in class_weight.items():
         weights[labels.reshape(-1) == label] = weight
-    return weights if sample_weight is None else sample_weight * weights
+    if sample_weight is not None:
+        weights = sample_weight * weights
+    return x, y, weights
 
 
 def super_batches(arrays, weighting, batch_size, num_replicas, **options):

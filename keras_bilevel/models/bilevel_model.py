@@ -3,7 +3,6 @@
 import keras
 import tensorflow as tf
 
-from keras_bilevel import data as data_room
 from keras_bilevel import gradients
 from keras_bilevel.data.epochs import attached
 from keras_bilevel.models import arrays
@@ -11,6 +10,7 @@ from keras_bilevel.models import batches
 from keras_bilevel.models import callback_lists
 from keras_bilevel.models import pair
 from keras_bilevel.models import runaway
+from keras_bilevel.models.fitting import Fitting
 from keras_bilevel.models.step_metrics import StepMetrics
 from keras_bilevel.models.wrapper import Wrapper
 from keras_bilevel.models.wrapper import deserialized
@@ -18,8 +18,14 @@ from keras_bilevel.weighting.weighting import Weighting
 
 
 @keras.saving.register_keras_serializable("keras_bilevel")
-class BilevelModel(Wrapper):
+class BilevelModel(Fitting, Wrapper):
     """Trains a Keras model on what its lower-level units have in common.
+
+    From arrays, `fit` builds stratified super-batches: `batch_size` is the
+    number of examples in all shards of a step, on all replicas, and has to be
+    a multiple of `num_shards`. Fewer than `num_shards` examples of a class and
+    fewer than `batch_size` in all are left over, others each epoch. A dataset
+    has to yield such super-batches; see `kb.data.stratified_batches`.
 
     Everything but training is the inner model's: `predict`, `evaluate`,
     `summary`, `export` act on the network as it is, and `model.model` is that
@@ -102,7 +108,6 @@ class BilevelModel(Wrapper):
         self._step_metrics = StepMetrics(
             weighting.unit, other="source" if source_model else "target"
         )
-        self._observers = []
 
     @property
     def source_model(self):
@@ -128,76 +133,6 @@ class BilevelModel(Wrapper):
         if self.model.built and source.built:
             pair.check_shared(self.model, source.model)
         return source
-
-    def fit(
-        self,
-        x=None,
-        y=None,
-        batch_size=None,
-        epochs=1,
-        verbose="auto",
-        callbacks=None,
-        validation_split=0.0,
-        validation_data=None,
-        shuffle=True,
-        class_weight=None,
-        sample_weight=None,
-        initial_epoch=0,
-        steps_per_epoch=None,
-        validation_steps=None,
-        validation_batch_size=None,
-        validation_freq=1,
-    ):
-        """Trains the model; the arguments are those of `keras.Model.fit`.
-
-        From arrays, `fit` builds stratified super-batches: `batch_size` is
-        the number of examples in all shards of a step, on all replicas, and
-        has to be a multiple of `num_shards`. Fewer than `num_shards` examples
-        of a class and fewer than `batch_size` in all are left over, others
-        each epoch. A dataset has to yield such super-batches; see
-        `kb.data.stratified_batches`.
-
-        Returns:
-            A `keras.callbacks.History`.
-        """
-        self._assert_compile_called("fit")
-        if arrays.are_arrays(x):
-            part = (x, y, sample_weight)
-            self._check_observers(callbacks, x)
-            if validation_split and validation_data is None:
-                part, validation_data = arrays.split_off_tail(
-                    part, validation_split
-                )
-            batch_size = batch_size or 32
-            validation_batch_size = validation_batch_size or batch_size
-            x = self._super_batches(
-                part, batch_size, class_weight, shuffle, steps_per_epoch
-            )
-            if class_weight is None and sample_weight is None:
-                callbacks = self._with_warning(callbacks, y, batch_size)
-            y = batch_size = class_weight = sample_weight = None
-            validation_split, steps_per_epoch = 0.0, None
-        self._check_dataset(x)
-        callbacks = self._with_epochs(callbacks, x)
-        self._set_observers(callbacks)
-        return super().fit(
-            x=x,
-            y=y,
-            batch_size=batch_size,
-            epochs=epochs,
-            verbose=verbose,
-            callbacks=callbacks,
-            validation_split=validation_split,
-            validation_data=validation_data,
-            shuffle=shuffle and isinstance(x, keras.utils.PyDataset),
-            class_weight=class_weight,
-            sample_weight=sample_weight,
-            initial_epoch=initial_epoch,
-            steps_per_epoch=steps_per_epoch,
-            validation_steps=validation_steps,
-            validation_batch_size=validation_batch_size,
-            validation_freq=validation_freq,
-        )
 
     def train_step(self, data):
         """One step of any weighting: Eq. 11 with the weights of Eq. 10."""
@@ -266,9 +201,7 @@ class BilevelModel(Wrapper):
         super().reset_metrics()
         self._step_metrics.reset()
 
-    def _super_batches(
-        self, part, batch_size, class_weight, shuffle, steps_per_epoch
-    ):
+    def _batches(self, part, batch_size, shuffle, steps_per_epoch):
         if self.weighting.unit != "shard":
             raise ValueError(
                 f"Expected a dataset of (source, target) batches, since "
@@ -277,13 +210,8 @@ class BilevelModel(Wrapper):
                 "kb.data.source_target_batches((x, y), (x_target, y_target), "
                 "source_size=..., target_size=...))`."
             )
-        x, y, sample_weight = part
-        if class_weight is not None:
-            sample_weight = arrays.class_to_sample_weight(
-                y, class_weight, sample_weight
-            )
         return arrays.super_batches(
-            (x, y, sample_weight),
+            part,
             self.weighting,
             batch_size,
             self.distribute_strategy.num_replicas_in_sync,
@@ -291,6 +219,18 @@ class BilevelModel(Wrapper):
             shuffle=shuffle,
             steps_per_epoch=steps_per_epoch,
         )
+
+    def _watched(self, callbacks, part, batch_size):
+        _, y, sample_weight = part
+        guessing = runaway.loss_of_guessing(y, self.loss)
+        if guessing is None or sample_weight is not None:
+            return callbacks
+        shards = self.weighting.num_shards
+        judging = batch_size * self.weighting.num_validation_shards // shards
+        warning = runaway.RunawayWarning(
+            self._step_metrics.data_loss, guessing, judging
+        )
+        return callback_lists.appended(callbacks, warning)
 
     def _check_dataset(self, dataset):
         if self.weighting.unit == "example":
@@ -313,62 +253,6 @@ class BilevelModel(Wrapper):
                 f"{type(self.weighting).__name__} with num_examples={room} "
                 f"for {max(sizes)} source examples. Pass the size of the "
                 "source set as `num_examples`."
-            )
-
-    def _with_epochs(self, callbacks, dataset):
-        """Adds a callback that tells the dataset which epoch it is."""
-        counters = data_room.epoch_counters(dataset)
-        tell = keras.callbacks.LambdaCallback(
-            on_epoch_begin=lambda epoch, logs: [
-                counter.set(epoch) for counter in counters
-            ]
-        )
-        return callback_lists.appended(callbacks, tell)
-
-    def _with_warning(self, callbacks, y, batch_size):
-        guessing = runaway.loss_of_guessing(y, self.loss)
-        if guessing is None:
-            return callbacks
-        shards = self.weighting.num_shards
-        judging = batch_size * self.weighting.num_validation_shards // shards
-        warning = runaway.RunawayWarning(
-            self._step_metrics.data_loss, guessing, judging
-        )
-        return callback_lists.appended(callbacks, warning)
-
-    def _check_observers(self, callbacks, x):
-        num_examples = len(keras.tree.flatten(x)[0])
-        for observer in callback_lists.observers(callbacks):
-            observer.check(num_examples)
-
-    def _set_observers(self, callbacks):
-        """Lets callbacks that observe steps take part in `train_step`."""
-        observers = callback_lists.observers(callbacks)
-        if observers != self._observers:
-            self._observers = observers
-            self.train_function = None
-
-    def save_own_variables(self, store):
-        # A resumed run goes on with the dropout masks and with what observers
-        # have seen. Keras itself does not save the states of seeds.
-        for i, variable in enumerate(gradients.seed_states(self)):
-            store[f"seed_{i}"] = variable.numpy()
-        for i, observer in enumerate(self._observers):
-            for name, value in observer.get_state().items():
-                store[f"observer_{i}_{name}"] = value
-
-    def load_own_variables(self, store):
-        for i, variable in enumerate(gradients.seed_states(self)):
-            if f"seed_{i}" in store.keys():
-                variable.assign(store[f"seed_{i}"])
-        for i, observer in enumerate(self._observers):
-            prefix = f"observer_{i}_"
-            observer.set_state(
-                {
-                    key.removeprefix(prefix): store[key][...]
-                    for key in store.keys()
-                    if key.startswith(prefix)
-                }
             )
 
     def get_config(self):

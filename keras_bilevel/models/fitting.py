@@ -1,0 +1,159 @@
+"""`fit` as it has to be for methods that look at single examples."""
+
+import keras
+
+from keras_bilevel import data
+from keras_bilevel import gradients
+from keras_bilevel.models import arrays
+from keras_bilevel.models import callback_lists
+
+
+class Fitting:
+    """Gives a `keras.Model` batches with ids, and runs that resume.
+
+    - From arrays, `fit` builds batches whose ids are the row numbers.
+    - Datasets of `kb.data` are told the epoch, so that a resumed run sees the
+      order of an uninterrupted one.
+    - Observers among the callbacks take part in the training step. Their
+      state, and that of dropout, is saved with the weights.
+
+    A subclass says how batches are made (`_batches`), what has to be right
+    with a dataset (`_check_dataset`), and what else to do.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._observers = []
+
+    def _batches(self, part, batch_size, shuffle, steps_per_epoch):
+        """Returns the dataset of batches of `fit` on arrays.
+
+        Args:
+            part: Tuple `(x, y, sample_weight)`, the last may be `None`.
+            batch_size: Integer.
+            shuffle: Boolean.
+            steps_per_epoch: Integer or `None`.
+        """
+        raise NotImplementedError
+
+    def _watched(self, callbacks, part, batch_size):
+        """Returns the callbacks and what watches this run on arrays."""
+        return callbacks
+
+    def _check_dataset(self, dataset):
+        """Raises `ValueError` for data that do not suit the method."""
+
+    def _begin_epoch(self, epoch):
+        """Takes note of the epoch that is about to begin."""
+
+    def fit(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        epochs=1,
+        verbose="auto",
+        callbacks=None,
+        validation_split=0.0,
+        validation_data=None,
+        shuffle=True,
+        class_weight=None,
+        sample_weight=None,
+        initial_epoch=0,
+        steps_per_epoch=None,
+        validation_steps=None,
+        validation_batch_size=None,
+        validation_freq=1,
+    ):
+        """Trains the model; the arguments are those of `keras.Model.fit`.
+
+        From arrays, `fit` builds the batches by itself: `batch_size` is the
+        number of examples of a step on all replicas, and fewer than that are
+        left over, others each epoch. A dataset has to yield such batches.
+
+        Returns:
+            A `keras.callbacks.History`.
+        """
+        self._assert_compile_called("fit")
+        if arrays.are_arrays(x):
+            part = (x, y, sample_weight)
+            self._check_observers(callbacks, x)
+            if validation_split and validation_data is None:
+                part, validation_data = arrays.split_off_tail(
+                    part, validation_split
+                )
+            part = arrays.weighted_by_class(part, class_weight)
+            batch_size = batch_size or 32
+            validation_batch_size = validation_batch_size or batch_size
+            x = self._batches(part, batch_size, shuffle, steps_per_epoch)
+            callbacks = self._watched(callbacks, part, batch_size)
+            y = batch_size = class_weight = sample_weight = None
+            validation_split, steps_per_epoch = 0.0, None
+        self._check_dataset(x)
+        callbacks = self._with_epochs(callbacks, x)
+        self._set_observers(callbacks)
+        return super().fit(
+            x=x,
+            y=y,
+            batch_size=batch_size,
+            epochs=epochs,
+            verbose=verbose,
+            callbacks=callbacks,
+            validation_split=validation_split,
+            validation_data=validation_data,
+            shuffle=shuffle and isinstance(x, keras.utils.PyDataset),
+            class_weight=class_weight,
+            sample_weight=sample_weight,
+            initial_epoch=initial_epoch,
+            steps_per_epoch=steps_per_epoch,
+            validation_steps=validation_steps,
+            validation_batch_size=validation_batch_size,
+            validation_freq=validation_freq,
+        )
+
+    def _with_epochs(self, callbacks, dataset):
+        """Adds a callback that tells all who need it which epoch it is."""
+        counters = data.epoch_counters(dataset)
+
+        def begin(epoch, logs):
+            self._begin_epoch(epoch)
+            for counter in counters:
+                counter.set(epoch)
+
+        tell = keras.callbacks.LambdaCallback(on_epoch_begin=begin)
+        return callback_lists.appended(callbacks, tell)
+
+    def _check_observers(self, callbacks, x):
+        num_examples = len(keras.tree.flatten(x)[0])
+        for observer in callback_lists.observers(callbacks):
+            observer.check(num_examples)
+
+    def _set_observers(self, callbacks):
+        """Lets callbacks that observe steps take part in `train_step`."""
+        observers = callback_lists.observers(callbacks)
+        if observers != self._observers:
+            self._observers = observers
+            self.train_function = None
+
+    def save_own_variables(self, store):
+        # A resumed run goes on with the dropout masks and with what observers
+        # have seen. Keras itself does not save the states of seeds.
+        for i, variable in enumerate(gradients.seed_states(self)):
+            store[f"seed_{i}"] = variable.numpy()
+        for i, observer in enumerate(self._observers):
+            for name, value in observer.get_state().items():
+                store[f"observer_{i}_{name}"] = value
+
+    def load_own_variables(self, store):
+        for i, variable in enumerate(gradients.seed_states(self)):
+            if f"seed_{i}" in store.keys():
+                variable.assign(store[f"seed_{i}"])
+        for i, observer in enumerate(self._observers):
+            prefix = f"observer_{i}_"
+            observer.set_state(
+                {
+                    key.removeprefix(prefix): store[key][...]
+                    for key in store.keys()
+                    if key.startswith(prefix)
+                }
+            )

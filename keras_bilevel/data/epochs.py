@@ -2,6 +2,7 @@
 
 import threading
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -108,3 +109,31 @@ def once_per_epoch(function, output_signature):
         return tuple(arrays)
 
     return tf.data.Dataset.range(1).map(read), counter
+
+
+def each_epoch(steps, batch, cardinality):
+    """A dataset that begins anew, and differently, with each iteration.
+
+    Args:
+        steps: Function from a scalar tensor, the number of the epoch, to a
+            `tf.data.Dataset` of what each step needs.
+        batch: Function from an element of it to a batch.
+        cardinality: Integer, steps of an epoch, or what tf.data says where
+            their number is unknown.
+
+    Returns:
+        A `tf.data.Dataset` of batches with an `epoch_counter`.
+    """
+    epoch, counter = once_per_epoch(
+        lambda number: (np.int64(number),), (tf.TensorSpec([], "int64"),)
+    )
+    dataset = epoch.flat_map(steps).map(
+        batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
+    if cardinality != tf.data.UNKNOWN_CARDINALITY:
+        dataset = dataset.apply(
+            tf.data.experimental.assert_cardinality(cardinality)
+        )
+    dataset = dataset.prefetch(tf.data.AUTOTUNE)
+    dataset.epoch_counter = counter
+    return dataset

@@ -10,7 +10,7 @@ from keras_bilevel.data.arrays import check_steps
 from keras_bilevel.data.arrays import count_examples
 from keras_bilevel.data.arrays import unpack_arrays
 from keras_bilevel.data.checks import check_integer
-from keras_bilevel.data.epochs import once_per_epoch
+from keras_bilevel.data.epochs import each_epoch
 from keras_bilevel.data.labels import class_ids
 from keras_bilevel.data.seeds import fixed_seed
 from keras_bilevel.data.sources import ArraySource
@@ -155,25 +155,13 @@ def _array_source(data, size, drop_remainder, **kwargs):
 
 def _pair(source, target):
     """The source and the target batches, epoch after epoch."""
-    epoch, counter = once_per_epoch(
-        lambda number: (np.int64(number),), (tf.TensorSpec([], "int64"),)
-    )
-
-    def one_epoch(number):
-        sides = source.steps(number), target.steps(number)
-        return tf.data.Dataset.zip(sides)
-
-    dataset = epoch.flat_map(one_epoch).map(
+    return each_epoch(
+        lambda epoch: tf.data.Dataset.zip(
+            (source.steps(epoch), target.steps(epoch))
+        ),
         lambda step, rows: (source.batch(step), target.batch(rows)),
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
+        source.cardinality,
     )
-    steps = source.cardinality
-    if steps != tf.data.UNKNOWN_CARDINALITY:
-        dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps))
-    dataset = dataset.prefetch(tf.data.AUTOTUNE)
-    dataset.epoch_counter = counter
-    return dataset
 
 
 def _array_columns(name, data):

@@ -43,6 +43,9 @@ class Fitting:
     def _check_dataset(self, dataset):
         """Raises `ValueError` for data that do not suit the method."""
 
+    def _check_epochs(self, epochs):
+        """Raises `ValueError` for a number of epochs that does not suit."""
+
     def _begin_epoch(self, epoch):
         """Takes note of the epoch that is about to begin."""
 
@@ -75,6 +78,7 @@ class Fitting:
             A `keras.callbacks.History`.
         """
         self._assert_compile_called("fit")
+        self._check_epochs(epochs)
         if arrays.are_arrays(x):
             part = (x, y, sample_weight)
             self._check_observers(callbacks, x)

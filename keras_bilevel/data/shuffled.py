@@ -1,0 +1,73 @@
+"""Plain batches with ids, in an order that a resumed run sees again."""
+
+from keras_bilevel.data.array_batches import array_columns
+from keras_bilevel.data.arrays import check_steps
+from keras_bilevel.data.arrays import count_examples
+from keras_bilevel.data.arrays import unpack_arrays
+from keras_bilevel.data.checks import check_integer
+from keras_bilevel.data.epochs import each_epoch
+from keras_bilevel.data.seeds import fixed_seed
+from keras_bilevel.data.sources import ArraySource
+
+
+def shuffled_batches(
+    arrays, batch_size, *, shuffle=True, steps_per_epoch=None, seed=None
+):
+    """Batches of arrays, with the row numbers as ids.
+
+    Each example is seen at most once an epoch. All batches have the same
+    size; fewer than `batch_size` examples are left over, others each epoch
+    if they are shuffled. The order is a pure function of `(seed, epoch)`. The
+    first iteration is epoch 0, the next one epoch 1, unless
+    `epoch_counters(dataset)` are set otherwise.
+
+    Args:
+        arrays: Tuple `(x, y)` or `(x, y, sample_weight)`, each an array or a
+            nested dictionary or tuple of arrays of shape `(n, ...)`. They are
+            held in memory.
+        batch_size: Integer, at most `n`.
+        shuffle: Boolean. Defaults to `True`.
+        steps_per_epoch: Integer, batches of an epoch, taken from an endless
+            sequence of passes. `None` makes an epoch one pass. Defaults to
+            `None`.
+        seed: Non-negative integer. `None` draws one now, from NumPy's global
+            generator, which `keras.utils.set_random_seed` seeds. Defaults to
+            `None`.
+
+    Returns:
+        A `tf.data.Dataset` of `(x, y, sample_weight, ids)`. Ids are int64, of
+        shape `(batch_size,)`.
+
+    Raises:
+        ValueError: If the arrays make no full batch, or lengths differ.
+
+    Example:
+
+    >>> x, y = np.random.rand(1000, 32), np.random.randint(10, size=1000)
+    >>> x_1, y_1, w_1, ids = next(iter(shuffled_batches((x, y), 128)))
+    >>> np.array_equal(y[ids], y_1)
+    True
+    """
+    check_integer("batch_size", batch_size, 1)
+    check_steps(steps_per_epoch)
+    parts = unpack_arrays("arrays", arrays)
+    num_examples = count_examples("arrays", parts)
+    if num_examples < batch_size:
+        raise ValueError(
+            "Invalid value for argument `batch_size`. Expected at most the "
+            f"number of examples, {num_examples}. "
+            f"Received: batch_size={batch_size}"
+        )
+    source = ArraySource(
+        array_columns(*parts, num_examples, ids=True),
+        num_examples,
+        batch_size,
+        drop_remainder=True,
+        shuffle=shuffle,
+        steps_per_epoch=steps_per_epoch,
+        seed=fixed_seed(seed),
+    )
+    # The ids are columns already.
+    return each_epoch(
+        source.steps, lambda rows: source.batch(rows)[:4], source.cardinality
+    )

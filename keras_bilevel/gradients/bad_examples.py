@@ -37,7 +37,7 @@ def without_bad(network, batch, scale):
     def replace():
         good = tf.math.is_finite(_losses(network, batch))
         row = tf.argmax(tf.cast(good, tf.int32))
-        return good, [_where(good, t, t[row]) for t in flat]
+        return good, [_where(good, t, tf.gather(t, row)) for t in flat]
 
     good, replaced = tf.cond(
         state.all_finite(floats), lambda: (everything, flat), replace

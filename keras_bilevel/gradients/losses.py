@@ -59,18 +59,34 @@ def data_loss(model, part, training=True):
         part: Tuple `(x, y, sample_weight)`.
         training: Boolean.
     """
-    x, y, sample_weight = part
     with data_losses_only():
-        mode = {"training": training} if model._call_has_training_arg else {}
-        y_pred = model(x, **mode)
-        loss = model._compute_loss(
-            x=x,
-            y=y,
-            y_pred=y_pred,
-            sample_weight=sample_weight,
-            training=training,
-        )
-    return y_pred, loss * replicas.num_replicas()
+        y_pred = predictions(model, part[0], training)
+        value = loss(model, part, y_pred, training)
+    return y_pred, value * replicas.num_replicas()
+
+
+def predictions(model, x, training=True):
+    mode = {"training": training} if model._call_has_training_arg else {}
+    return model(x, **mode)
+
+
+def loss(model, part, y_pred, training=True):
+    """Returns the loss that Keras would train on, a scalar.
+
+    Args:
+        model: A `Wrapper`, compiled.
+        part: Tuple `(x, y, sample_weight)`.
+        y_pred: What it predicted for `x` just before.
+        training: Boolean.
+    """
+    x, y, sample_weight = part
+    return model._compute_loss(
+        x=x,
+        y=y,
+        y_pred=y_pred,
+        sample_weight=sample_weight,
+        training=training,
+    )
 
 
 def weighted(batch, weights):

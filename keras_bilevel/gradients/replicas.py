@@ -32,6 +32,13 @@ def reduce_mean(values):
     return [None if v is None else next(sums) / count for v in values]
 
 
+def on_all(condition):
+    """Returns whether a boolean scalar is true on every replica."""
+    if num_replicas() == 1:
+        return condition
+    return reduce_sum(tf.cast(~condition, tf.float32)) == 0.0
+
+
 def gather(values):
     """Concatenates tensors of shape `(batch, ...)` over all replicas.
 
@@ -42,4 +49,50 @@ def gather(values):
     if values is None or num_replicas() == 1:
         return values
     context = tf.distribute.get_replica_context()
-    return context.all_gather(values, axis=0)
+    gathered = context.all_gather(values, axis=0)
+    size = values.shape[0]
+    rows = None if size is None else num_replicas() * size
+    return tf.ensure_shape(gathered, (rows, *values.shape[1:]))
+
+
+def own_part(values, size):
+    """Returns what is this replica's of tensors that `gather` has joined.
+
+    Args:
+        values: Tensor of shape `(num_replicas * size, ...)`.
+        size: Integer, how many rows each replica has.
+    """
+    if num_replicas() == 1:
+        return values
+    context = tf.distribute.get_replica_context()
+    first = context.replica_id_in_sync_group * size
+    return values[first : first + size]
+
+
+def has_workers(strategy):
+    """Returns whether a strategy spreads over several processes.
+
+    Args:
+        strategy: A `tf.distribute.Strategy`.
+    """
+    kind = tf.distribute.MultiWorkerMirroredStrategy
+    if not isinstance(strategy, kind):
+        return False
+    workers = strategy.cluster_resolver.cluster_spec().as_dict()
+    return sum(map(len, workers.values())) > 1
+
+
+def of_workers(value, strategy):
+    """Returns an integer as each worker has it; all have to ask for it.
+
+    Args:
+        value: Integer of this worker.
+        strategy: A `tf.distribute.Strategy`.
+
+    Returns:
+        List of integers, the chief's first.
+    """
+    if not has_workers(strategy):
+        return [value]
+    values = strategy.gather(tf.constant([value], tf.int64), axis=0)
+    return [int(v) for v in values.numpy()]

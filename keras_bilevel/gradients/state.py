@@ -1,5 +1,7 @@
 """Network state that a forward pass changes: statistics and seeds."""
 
+import contextlib
+
 import tensorflow as tf
 
 
@@ -80,3 +82,11 @@ def restore_unless(healthy, variables, values):
     """
     for variable, value in zip(variables, values):
         variable.assign(tf.where(healthy, variable.value, value))
+
+
+@contextlib.contextmanager
+def finite_only(variables):
+    """Undoes in all variables what makes one of them non-finite."""
+    before = read(variables)
+    yield
+    restore_unless(~spoiled(variables, before), variables, before)

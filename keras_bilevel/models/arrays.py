@@ -88,3 +88,23 @@ def super_batches(arrays, weighting, batch_size, num_replicas, **options):
         ids=True,
         **options,
     )
+
+
+def shuffled_batches(arrays, batch_size, num_replicas, **options):
+    """Builds the batches of `fit` where no shards are needed.
+
+    Args:
+        arrays: Tuple `(x, y, sample_weight)`, the last may be `None`.
+        batch_size: Integer, examples per step over all replicas.
+        num_replicas: Integer.
+        **options: Further arguments of `kb.data.shuffled_batches`.
+    """
+    if batch_size % num_replicas:
+        raise ValueError(
+            "Invalid value for argument `batch_size`. Expected a multiple of "
+            f"the number of replicas, {num_replicas}. "
+            f"Received: batch_size={batch_size}"
+        )
+    if arrays[2] is None:
+        arrays = arrays[:2]
+    return data.shuffled_batches(arrays, batch_size, **options)

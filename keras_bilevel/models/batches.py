@@ -6,7 +6,7 @@ import tensorflow as tf
 from keras_bilevel import gradients
 
 
-def shards(data):
+def examples(data):
     """Returns the `Batch` in `x`, `(x, y)`, `(x, y, w)` or `(x, y, w, ids)`."""
     data = data if isinstance(data, tuple) else (data,)
     return gradients.Batch(*data, *[None] * (2 - len(data)))
@@ -14,7 +14,7 @@ def shards(data):
 
 def source_and_target(data):
     """Returns the two `Batch`es of `((x, y[, w], ids), (x, y[, w]))`."""
-    if not _is_source_and_target(data):
+    if not is_source_and_target(data):
         structure = keras.tree.map_structure(lambda t: "*", data)
         raise ValueError(
             "Expected batches `((x, y, ids), (x_target, y_target))`, or with "
@@ -30,7 +30,8 @@ def source_and_target(data):
     return source, gradients.Batch(*target)
 
 
-def _is_source_and_target(data):
+def is_source_and_target(data):
+    """Returns whether a batch is `((x, y[, w], ids), (x, y[, w]))`."""
     if not (isinstance(data, tuple) and len(data) == 2):
         return False
     source, target = data

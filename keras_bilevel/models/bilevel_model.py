@@ -150,7 +150,7 @@ class BilevelModel(Fitting, Wrapper):
         gradient, penalty = gradients.add_regularizers(
             step.gradients, step.variables
         )
-        self.optimizer.apply([scale.up(g) for g in gradient], step.variables)
+        gradients.apply(self.optimizer, gradient, step.variables, scale)
         for observer in self._observers:
             observer.observe(step)
         return self._log(step, penalty)
@@ -161,10 +161,23 @@ class BilevelModel(Fitting, Wrapper):
         Shards hold both parts in one super-batch, the validation shards first.
         """
         if self.weighting.unit == "shard":
-            return None, batches.shards(data)
+            return None, batches.examples(data)
         source, target = batches.source_and_target(data)
         source.ids = batches.check_ids(source.ids, self.weighting.num_examples)
         return target, source
+
+    def _parts_seen(self, batch):
+        if self.weighting.unit == "shard" or not batches.is_source_and_target(
+            batch
+        ):
+            return super()._parts_seen(batch)
+        lower, upper = batches.source_and_target(batch)
+        self._build(upper, lower)
+        if self._source is None:
+            return lower.x, lower.y, lower.sample_weight
+        parts = (lower.x, lower.y, lower.sample_weight)
+        self._source._symbolic_build(data_batch=parts)
+        return upper.x, upper.y, upper.sample_weight
 
     def _build(self, upper, lower):
         """Builds what is not built yet, from the first batch."""
@@ -201,6 +214,9 @@ class BilevelModel(Fitting, Wrapper):
         super().reset_metrics()
         self._step_metrics.reset()
 
+    def _step_results(self):
+        return self._step_metrics.result()
+
     def _batches(self, part, batch_size, shuffle, steps_per_epoch):
         if self.weighting.unit != "shard":
             raise ValueError(
@@ -218,6 +234,7 @@ class BilevelModel(Fitting, Wrapper):
             stratify_by=self.stratify_by,
             shuffle=shuffle,
             steps_per_epoch=steps_per_epoch,
+            seed=self._data_seed(),
         )
 
     def _watched(self, callbacks, part, batch_size):

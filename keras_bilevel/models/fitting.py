@@ -1,14 +1,27 @@
 """`fit` as it has to be for methods that look at single examples."""
 
 import keras
+import numpy as np
+import tensorflow as tf
 
 from keras_bilevel import data
 from keras_bilevel import gradients
+from keras_bilevel.data.epochs import attached
 from keras_bilevel.models import arrays
 from keras_bilevel.models import callback_lists
+from keras_bilevel.models.multi_worker import MultiWorker
+
+_OTHER_SEED = (
+    "Pass `seed` to what made the dataset, or call "
+    "`keras.utils.set_random_seed` on all workers before."
+)
+_OTHER_EPOCH = (
+    "A worker resumed from an older backup: remove the backups of all workers "
+    "that are ahead of it, or of all."
+)
 
 
-class Fitting:
+class Fitting(MultiWorker):
     """Gives a `keras.Model` batches with ids, and runs that resume.
 
     - From arrays, `fit` builds batches whose ids are the row numbers.
@@ -16,6 +29,7 @@ class Fitting:
       order of an uninterrupted one.
     - Observers among the callbacks take part in the training step. Their
       state, and that of dropout, is saved with the weights.
+    - Several workers train on one order of the data, from one epoch on.
 
     A subclass says how batches are made (`_batches`), what has to be right
     with a dataset (`_check_dataset`), and what else to do.
@@ -23,7 +37,28 @@ class Fitting:
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        _check_strategy(self.distribute_strategy)
         self._observers = []
+
+    def _step_results(self):
+        """Returns a dict of the metrics of training steps only."""
+        return {}
+
+    def _get_metrics_result_or_logs(self, logs):
+        # The logs of a step are averaged over replicas, whatever they mean;
+        # metrics know how. Keras asks them only where it knows all of them.
+        results = {**self.get_metrics_result(), **self._step_results()}
+        if isinstance(logs, dict) and set(logs) == set(results):
+            return results
+        return super()._get_metrics_result_or_logs(logs)
+
+    def _data_seed(self):
+        """Returns the seed of the order of arrays, one on all workers.
+
+        It is drawn from NumPy's global generator, as that of a dataset is.
+        """
+        seed = np.random.randint(2**31 - 1)
+        return gradients.of_workers(seed, self.distribute_strategy)[0]
 
     def _batches(self, part, batch_size, shuffle, steps_per_epoch):
         """Returns the dataset of batches of `fit` on arrays.
@@ -94,6 +129,7 @@ class Fitting:
             y = batch_size = class_weight = sample_weight = None
             validation_split, steps_per_epoch = 0.0, None
         self._check_dataset(x)
+        x = self._for_workers(x)
         callbacks = self._with_epochs(callbacks, x)
         self._set_observers(callbacks)
         return super().fit(
@@ -115,11 +151,36 @@ class Fitting:
             validation_freq=validation_freq,
         )
 
+    def _for_workers(self, dataset):
+        """Returns a dataset of which each worker takes its part of a batch."""
+        strategy = self.distribute_strategy
+        is_dataset = isinstance(dataset, tf.data.Dataset)
+        if not is_dataset or not gradients.has_workers(strategy):
+            return dataset
+        for seed in attached(dataset, "seed"):
+            self._check_agree("seed of the dataset", seed, _OTHER_SEED)
+        # Left alone, tf.data may give each worker files of its own.
+        options = tf.data.Options()
+        options.experimental_distribute.auto_shard_policy = (
+            tf.data.experimental.AutoShardPolicy.DATA
+        )
+        return dataset.with_options(options)
+
+    def _check_agree(self, name, value, mend):
+        """Raises `ValueError` where workers differ in an integer."""
+        values = gradients.of_workers(value, self.distribute_strategy)
+        if len(set(values)) > 1:
+            raise ValueError(
+                f"Expected the same {name} on all workers. Received: {values}. "
+                f"{mend}"
+            )
+
     def _with_epochs(self, callbacks, dataset):
         """Adds a callback that tells all who need it which epoch it is."""
         counters = data.epoch_counters(dataset)
 
         def begin(epoch, logs):
+            self._check_agree("epoch", epoch, _OTHER_EPOCH)
             self._begin_epoch(epoch)
             for counter in counters:
                 counter.set(epoch)
@@ -161,3 +222,19 @@ class Fitting:
                     if key.startswith(prefix)
                 }
             )
+
+
+def _check_strategy(strategy):
+    refused = (
+        tf.distribute.ParameterServerStrategy,
+        tf.compat.v1.distribute.experimental.ParameterServerStrategy,
+        tf.distribute.experimental.CentralStorageStrategy,
+    )
+    if isinstance(strategy, refused):
+        raise ValueError(
+            "Expected a strategy whose replicas train in step: "
+            "`MirroredStrategy`, `MultiWorkerMirroredStrategy`, `TPUStrategy` "
+            "or `OneDeviceStrategy`. Received: "
+            f"{type(strategy).__name__}. The method compares gradients of one "
+            "point, which workers that update on their own do not have."
+        )

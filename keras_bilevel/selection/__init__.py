@@ -1,0 +1,8 @@
+"""Rules: who picks which small-loss examples."""
+
+from keras_bilevel.selection.co_teaching import CoTeaching
+from keras_bilevel.selection.co_teaching_plus import CoTeachingPlus
+from keras_bilevel.selection.decoupling import Decoupling
+from keras_bilevel.selection.rule import Rule
+from keras_bilevel.selection.self_paced import SelfPaced
+from keras_bilevel.selection.smallest import smallest

@@ -1,0 +1,53 @@
+"""What every rule is: losses and R(t) in, a mask for each network out."""
+
+
+class Rule:
+    """Says which examples of a batch each network learns from.
+
+    To write a new one, subclass and implement `call`, with `keras.ops` and
+    static shapes: masks, not indices.
+
+    Attributes:
+        num_networks: Integer, how many networks the rule needs; `None` where
+            any number will do. Defaults to `2`.
+
+    Example:
+
+    ```python
+    @keras.saving.register_keras_serializable("my_package")
+    class Agreement(kb.selection.Rule):
+        def call(self, losses, share, disagree):
+            losses = keras.ops.where(disagree, float("inf"), losses)
+            return kb.selection.smallest(losses, share)
+    ```
+    """
+
+    num_networks = 2
+
+    def call(self, losses, share, disagree):
+        """Selects examples.
+
+        Args:
+            losses: Float tensor of shape `(num_networks, batch_size)`, the
+                loss of each example under each network. Infinity where an
+                example must not be selected: it has sample weight 0, or its
+                loss is not finite.
+            share: Scalar tensor, R(t), the share of the batch to keep.
+            disagree: Boolean tensor of shape `(batch_size,)`, where the
+                networks do not all predict the same class.
+
+        Returns:
+            Boolean tensor of shape `(num_networks, batch_size)`, the examples
+            that each network learns from.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement `call(losses, share, "
+            "disagree)`."
+        )
+
+    def get_config(self):
+        return {}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)

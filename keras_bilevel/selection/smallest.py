@@ -1,0 +1,32 @@
+"""The small-loss examples of a batch, by rank and mask."""
+
+from keras import ops
+
+
+def smallest(losses, share):
+    """Marks the share of examples with the smallest losses.
+
+    Of n examples `ceil(share * n)` are kept, those with the smallest losses;
+    equal losses are kept in their order. A loss of infinity says that the
+    example is not there: it neither counts nor is it kept. All shapes are
+    static.
+
+    Args:
+        losses: Float tensor of shape `(..., batch_size)`.
+        share: Scalar in [0, 1].
+
+    Returns:
+        Boolean tensor of the shape of `losses`.
+
+    Example:
+
+    >>> kb.selection.smallest(np.array([0.3, 0.1, np.inf, 0.2]), 0.5).numpy()
+    array([False,  True, False,  True])
+    """
+    is_there = ops.isfinite(losses)
+    count = ops.sum(ops.cast(is_there, "float32"), axis=-1, keepdims=True)
+    # A share such as 0.55 is no float32: 0.55 * 100 is a little above 55.
+    rounding = ops.maximum(1e-6, 2e-7 * count)
+    kept = ops.ceil(share * count - rounding)
+    rank = ops.argsort(ops.argsort(losses, axis=-1), axis=-1)
+    return is_there & (ops.cast(rank, "float32") < kept)

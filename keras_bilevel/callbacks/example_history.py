@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from keras_bilevel.callbacks import labels
 from keras_bilevel.callbacks.observer import Observer
+from keras_bilevel.gradients import gather
 
 
 class ExampleHistory(Observer):
@@ -69,7 +70,7 @@ class ExampleHistory(Observer):
         probability = labels.given_probability(
             y, y_pred, labels.predicts_logits(loss)
         )
-        self._add(batch.ids, probability)
+        self._add(gather(batch.ids), gather(probability))
 
     def _add(self, ids, probability):
         finite = tf.math.is_finite(probability)

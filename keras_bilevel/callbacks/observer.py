@@ -20,6 +20,10 @@ class Observer(keras.callbacks.Callback):
     def observe(self, step):
         """Takes note of one training step.
 
+        With several replicas each of them calls this with its own part of the
+        step. What is kept has to be the same on all: `gradients.gather` joins
+        the parts first.
+
         Args:
             step: A `gradients.Step`, its tensors belong to the graph.
         """
@@ -32,16 +36,32 @@ class Observer(keras.callbacks.Callback):
         """
 
     def variable(self, name, shape, dtype):
-        """Returns the variable `name`, of zeros at first."""
-        if name not in self._variables:
-            with tf.init_scope():
-                variable = keras.Variable(
-                    tf.zeros(shape, dtype), trainable=False, dtype=dtype
-                )
-                if name in self._restored:
-                    variable.assign(self._restored.pop(name))
-            self._variables[name] = variable
+        """Returns the variable `name`, of zeros at first.
+
+        With several replicas each has a copy.
+        """
+        if name in self._variables:
+            return self._variables[name]
+        context = tf.distribute.get_replica_context()
+        if tf.distribute.has_strategy() and context is not None:
+            # All replicas wait here until the one variable is made.
+            context.merge_call(lambda _: self._make(name, shape, dtype))
+        else:
+            strategy = tf.distribute.get_strategy()
+            if self.model is not None:
+                strategy = self.model.distribute_strategy
+            with strategy.scope():
+                self._make(name, shape, dtype)
         return self._variables[name]
+
+    def _make(self, name, shape, dtype):
+        with tf.init_scope():
+            variable = keras.Variable(
+                tf.zeros(shape, dtype), trainable=False, dtype=dtype
+            )
+            if name in self._restored:
+                variable.assign(self._restored.pop(name))
+        self._variables[name] = variable
 
     def get_state(self):
         """Returns what was kept, as a dict of NumPy arrays."""

@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_bilevel.callbacks.observer import Observer
+from keras_bilevel.gradients import gather
 
 
 class WeightHistory(Observer):
@@ -17,7 +18,8 @@ class WeightHistory(Observer):
             weights; `None` writes none. Defaults to `None`.
 
     Attributes:
-        weights: Float array of shape `(steps, units)`, oldest step first.
+        weights: Float array of shape `(steps, units)`, oldest step first;
+            the units of all replicas, one replica after the other.
         num_steps: Integer, number of steps seen, kept or not.
 
     Example:
@@ -41,11 +43,11 @@ class WeightHistory(Observer):
         self._first_step_of_epoch = 0
 
     def observe(self, step):
-        row = tf.reduce_mean(step.weights, axis=0)
+        row = gather(tf.reduce_mean(step.weights, axis=0))
         kept = self.variable("kept", (self.capacity, row.shape[0]), "float32")
         count = self.variable("count", (), "int32")
-        position = tf.reshape(count.value % self.capacity, (1, 1))
-        kept.value.scatter_nd_update(position, row[None])
+        position = tf.reshape(count.value % self.capacity, (1,))
+        kept.value.scatter_update(tf.IndexedSlices(row[None], position))
         count.assign(count.value + 1)
 
     @property

@@ -136,6 +136,7 @@ def source_target_batches(
     )
     dataset = _pair(side, draws)
     dataset.num_source_examples = side.num_examples
+    dataset.order_seed = seed
     return dataset
 
 

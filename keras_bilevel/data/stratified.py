@@ -173,6 +173,8 @@ def stratified_batches(
         columns = array_columns(x, y, sample_weight, num_examples, ids)
         dataset, counter = array_batches(columns, plan, layout)
     dataset.epoch_counter = counter
+    dataset.order_seed = seed
+    dataset.layout = layout
     return dataset
 
 

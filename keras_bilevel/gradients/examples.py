@@ -68,6 +68,8 @@ def walk(model, weighting, upper, lower, scale):
         [g for g in [*own, *source.gradient] if g is not None]
     )
     healthy &= ~state.spoiled(moving, before)
+    # A bad target, or a bad gradient, on one replica spoils the step of all.
+    healthy = replicas.on_all(healthy)
     state.restore_unless(healthy, moving, before)
     # What is not finite is neither weighed nor remembered.
     usable = healthy & good

@@ -49,7 +49,8 @@ def gather(values):
     if values is None or num_replicas() == 1:
         return values
     context = tf.distribute.get_replica_context()
-    gathered = context.all_gather(values, axis=0)
+    # What comes straight from the input has no device yet, which is an error.
+    gathered = context.all_gather(tf.identity(values), axis=0)
     size = values.shape[0]
     rows = None if size is None else num_replicas() * size
     return tf.ensure_shape(gathered, (rows, *values.shape[1:]))

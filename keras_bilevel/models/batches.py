@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from keras_bilevel import gradients
+from keras_bilevel.data.epochs import attached
 
 
 def examples(data):
@@ -81,3 +82,73 @@ def check_fixed_size(dataset):
             "`kb.data.stratified_batches`, or pass `drop_remainder=True` "
             "to `batch`."
         )
+
+
+def check_super_batches(dataset, weighting, num_replicas):
+    """Raises `ValueError` for super-batches that cannot be cut into shards.
+
+    Args:
+        dataset: A `tf.data.Dataset`.
+        weighting: A `Weighting` whose unit is the shard.
+        num_replicas: Integer.
+    """
+    check_fixed_size(dataset)
+    shards = num_replicas * weighting.num_shards
+    size = _size(dataset.element_spec)
+    if num_replicas > 1 and size % shards:
+        raise ValueError(
+            "Expected super-batches of a multiple of num_replicas * num_shards "
+            f"= {num_replicas} * {weighting.num_shards} examples. Received: "
+            f"super-batches of {size}. Build them with `kb.data."
+            f"stratified_batches(..., num_replicas={num_replicas})`."
+        )
+    for layout in attached(dataset, "layout"):
+        fits = layout.tuple_size % shards == 0
+        if layout.separate_validation:
+            fits = (
+                layout.num_replicas == num_replicas
+                and layout.num_shards == weighting.num_shards
+                and layout.num_validation_shards
+                == weighting.num_validation_shards
+            )
+        if not fits:
+            raise ValueError(
+                "Expected super-batches with num_shards="
+                f"{weighting.num_shards}, num_validation_shards="
+                f"{weighting.num_validation_shards}, num_replicas="
+                f"{num_replicas}, or shards would not have the same label "
+                f"counts. Received: num_shards={layout.num_shards}, "
+                f"num_validation_shards={layout.num_validation_shards}, "
+                f"num_replicas={layout.num_replicas}. Pass the former to "
+                "`kb.data.stratified_batches`."
+            )
+
+
+def check_split(dataset, num_replicas):
+    """Raises `ValueError` where replicas would get unequal parts.
+
+    Args:
+        dataset: A `tf.data.Dataset` of `((x, y, ids), (x_t, y_t))`.
+        num_replicas: Integer.
+    """
+    if num_replicas == 1:
+        return
+    for name, part in zip(("source", "target"), dataset.element_spec):
+        size = _size(part)
+        if size is None:
+            raise ValueError(
+                f"Expected {name} batches of one fixed size with "
+                f"{num_replicas} replicas. Received: element_spec={part}. Pass "
+                "`drop_remainder=True` to what makes the batches."
+            )
+        if size % num_replicas:
+            raise ValueError(
+                f"Invalid value for argument `{name}_size`. Expected a "
+                f"multiple of the number of replicas, {num_replicas}: each "
+                f"takes an equal part. Received: {name}_size={size}"
+            )
+
+
+def _size(spec):
+    shapes = [leaf.shape for leaf in keras.tree.flatten(spec)]
+    return next(shape[0] for shape in shapes if shape.rank)

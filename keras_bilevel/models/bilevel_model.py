@@ -255,10 +255,12 @@ class BilevelModel(Fitting, Wrapper):
             gradients.check_linear(self.source_loss)
         if not isinstance(dataset, tf.data.Dataset):
             return
+        replicas = self.distribute_strategy.num_replicas_in_sync
         if self.weighting.unit == "shard":
-            batches.check_fixed_size(dataset)
+            batches.check_super_batches(dataset, self.weighting, replicas)
         else:
             batches.source_and_target(dataset.element_spec)
+            batches.check_split(dataset, replicas)
             self._check_source_size(dataset)
 
     def _check_source_size(self, dataset):

@@ -157,7 +157,7 @@ class Fitting(MultiWorker):
         is_dataset = isinstance(dataset, tf.data.Dataset)
         if not is_dataset or not gradients.has_workers(strategy):
             return dataset
-        for seed in attached(dataset, "seed"):
+        for seed in attached(dataset, "order_seed"):
             self._check_agree("seed of the dataset", seed, _OTHER_SEED)
         # Left alone, tf.data may give each worker files of its own.
         options = tf.data.Options()

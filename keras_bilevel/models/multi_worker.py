@@ -1,0 +1,54 @@
+"""Lets `fit` of Keras run on batches with ids, and on several workers.
+
+Keras builds a model from its first batch before it trains under a strategy,
+and there it fails on both. Each method names what it mends; all was seen with
+Keras 3.12 to 3.15. A test in `tests/distribute/multi_worker_test.py` fails as
+soon as Keras trains on several workers without this.
+"""
+
+import keras
+import tensorflow as tf
+
+from keras_bilevel import gradients
+
+
+class MultiWorker:
+    """Mends `keras.Model` under `tf.distribute`; a mixin."""
+
+    def _parts_seen(self, batch):
+        """Returns `(x, y, sample_weight)` of what loss and metrics see.
+
+        Args:
+            batch: A batch of `fit`, `evaluate` or `train_on_batch`.
+        """
+        return keras.utils.unpack_x_y_sample_weight(batch[:3])
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # Keras averages the first batch over the replicas to get one: on
+        # several workers a structure fails, and ids are no `x`, `y` or weight.
+        if self._distribute_strategy is None:
+            return
+        strategy = self.distribute_strategy
+        if iterator is not None:
+            for _, _, batches in iterator:
+                data_batch = keras.tree.map_structure(
+                    lambda v: strategy.experimental_local_results(v)[0],
+                    next(batches),
+                )
+                break
+        with strategy.scope():
+            self._symbolic_build(data_batch=self._parts_seen(data_batch))
+
+    def _make_function(self, step_function):
+        # On several workers Keras averages logs along their axis 0, which
+        # scalars have not: https://github.com/keras-team/keras/issues/20585.
+        if not gradients.has_workers(self.distribute_strategy):
+            return super()._make_function(step_function)
+
+        def step(data):
+            logs = step_function(data)
+            return keras.tree.map_structure(
+                lambda log: tf.convert_to_tensor(log)[None], logs
+            )
+
+        return super()._make_function(step)

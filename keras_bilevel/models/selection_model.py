@@ -6,6 +6,7 @@ from keras_bilevel import gradients
 from keras_bilevel.callbacks import labels
 from keras_bilevel.models import arrays
 from keras_bilevel.models import batches
+from keras_bilevel.models import pair
 from keras_bilevel.models.fitting import Fitting
 from keras_bilevel.models.selection_metrics import SelectionMetrics
 from keras_bilevel.models.wrapper import Wrapper
@@ -206,6 +207,8 @@ class SelectionModel(Fitting, keras.Model):
 
     def _track_outputs(self, batch, y_pred):
         """Updates the losses of single outputs, which Keras shows as well."""
+        if not self._compile_loss.built:
+            self._compile_loss.build(batch.y, y_pred)
         trackers = [v for m in self._compile_loss.metrics for v in m.variables]
         if trackers:
             with gradients.finite_only(trackers):
@@ -240,8 +243,12 @@ class SelectionModel(Fitting, keras.Model):
     def export(self, *args, **kwargs):
         if self.predict_with == "first":
             self.models[0].export(*args, **kwargs)
-        else:
-            super().export(*args, **kwargs)
+            return
+        if pair.is_functional(self.models[0]):
+            inputs, _ = pair.ends(self.models[0])
+            keras.Model(inputs, self(inputs)).export(*args, **kwargs)
+            return
+        super().export(*args, **kwargs)
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object

@@ -1,0 +1,110 @@
+"""Which examples were kept, epoch by epoch."""
+
+import numpy as np
+import tensorflow as tf
+
+from keras_bilevel.callbacks.observer import Observer
+from keras_bilevel.gradients import gather
+
+NOT_SEEN = -1
+
+
+class SelectionHistory(Observer):
+    """Keeps which examples a `kb.SelectionModel` has learned from.
+
+    It needs ids: `fit` on arrays gives them (the row numbers);
+    `kb.data.shuffled_batches` does, and `kb.data.stratified_batches` with
+    `ids=True`.
+
+    Args:
+        num_examples: Integer, ids are in `[0, num_examples)`.
+
+    Attributes:
+        kept: int8 array of shape `(epochs, num_examples)`: by how many
+            networks an example was kept at its last visit in an epoch, -1
+            where it was not visited. A byte per example and epoch.
+        example_scores: Float array of shape `(num_examples,)`, the share of
+            visits at which a network kept the example, over all epochs; NaN
+            where it was never visited. What `kb.report` ranks by.
+
+    Example:
+
+    ```python
+    history = kb.callbacks.SelectionHistory(len(x))
+    model.fit(x, y, batch_size=128, epochs=30, callbacks=[history])
+    kb.report.suspects(history, y)
+    kb.report.label_precision(history, wrong)  # Where that is known.
+    ```
+
+    Reference:
+
+    - [Yao et al., 2020](https://arxiv.org/abs/1911.02377), Fig. 3
+    """
+
+    def __init__(self, num_examples):
+        super().__init__()
+        if num_examples < 1:
+            raise ValueError(
+                "Invalid value for argument `num_examples`. Expected a "
+                f"positive integer. Received: num_examples={num_examples}"
+            )
+        self.num_examples = num_examples
+        self._epochs = []
+
+    def check(self, num_examples):
+        if num_examples > self.num_examples:
+            raise ValueError(
+                "Invalid value for argument `num_examples` of "
+                "`SelectionHistory`. Expected at least the number of training "
+                f"examples, {num_examples}. "
+                f"Received: num_examples={self.num_examples}"
+            )
+
+    def observe(self, step):
+        ids = step.batch.ids
+        if ids is None:
+            raise ValueError(
+                "Expected batches with ids for `SelectionHistory`. Received: "
+                "batches without. Build them with "
+                "`kb.data.shuffled_batches`, or pass arrays to `fit`."
+            )
+        # 0 means not seen: so variables begin.
+        marks = 1 + tf.cast(tf.reduce_sum(step.weights, axis=0), tf.int32)
+        self._marks().value.scatter_update(
+            tf.IndexedSlices(gather(marks), gather(ids))
+        )
+        networks = self.variable("networks", (), "int32")
+        networks.assign(step.weights.shape[0])
+
+    def _marks(self):
+        return self.variable("marks", (self.num_examples,), "int32")
+
+    def on_epoch_begin(self, epoch, logs=None):
+        # Not at the end: a backup of that epoch may come before.
+        self._epochs = list(self.kept)
+        marks = self._marks()
+        marks.assign(tf.zeros_like(marks.value))
+
+    @property
+    def kept(self):
+        current = self._marks().numpy() - 1
+        epochs = [*self._epochs, *([current] if np.any(current >= 0) else [])]
+        return np.reshape(epochs, (-1, self.num_examples)).astype("int8")
+
+    @property
+    def example_scores(self):
+        kept = self.kept
+        visits = np.sum(kept != NOT_SEEN, axis=0)
+        total = np.sum(np.maximum(kept, 0), axis=0, dtype="float64")
+        networks = self.variable("networks", (), "int32").numpy()
+        share = total / np.maximum(visits * networks, 1)
+        return np.where(visits > 0, share, np.nan)
+
+    def get_state(self):
+        epochs = np.reshape(self._epochs, (-1, self.num_examples))
+        return {**super().get_state(), "epochs": epochs.astype("int8")}
+
+    def set_state(self, state):
+        state = dict(state)
+        self._epochs = list(state.pop("epochs"))
+        super().set_state(state)

@@ -1,0 +1,274 @@
+"""S2E's search as an oracle of KerasTuner (Yao et al., 2020)."""
+
+import os
+import time
+
+import keras_tuner
+import numpy as np
+import tensorflow as tf
+
+from keras_bilevel.data import seeds
+from keras_bilevel.schedules import S2ESchedule
+from keras_bilevel.schedules.checks import read_positive
+from keras_bilevel.schedules.hyperparameters import PREFIX
+from keras_bilevel.tuners.search import OTHERS
+from keras_bilevel.tuners.search import Result
+from keras_bilevel.tuners.search import Search
+
+
+class S2EOracle(keras_tuner.Oracle):
+    """Searches for a schedule R(t): Algorithm 2 of S2E.
+
+    Schedules `x = (alpha, beta)` are drawn from `p_theta`: a Dirichlet over
+    alpha and a Beta over each beta, uniform at first. After every
+    `samples_per_round` trials theta makes a step on
+    `J(theta) = E[f(x)]`, with gradient and Hessian of Proposition 1.
+
+    With the few trials that one can pay for, both estimates are mostly
+    noise. So by default a Gaussian process over the *schedules* tried so far
+    helps, in two ways: each trial is the best of `candidates` draws from
+    `p_theta`, by its lower confidence bound; and Proposition 1 is computed
+    with what it expects of as many fresh draws. The first two rounds are
+    drawn evenly. `candidates=1` is the paper's algorithm as it stands.
+
+    Trials that fail, or end with a value that is not finite, close their
+    round with the others, and are left out of it. Two values that differ are
+    the least for a step; otherwise theta stays.
+
+    Hyperparameters of your own are drawn at random beside the schedule's.
+
+    Args:
+        objective: String, `keras_tuner.Objective`, or a list of these.
+        max_trials: Integer, K times the number of rounds. Defaults to 24.
+        samples_per_round: Integer, K, at least 2. Defaults to 4.
+        update: String: `"newton"`, the paper's; `"cubic"`, with cubic
+            regularization; `"natural"` or `"gradient"`, which the paper
+            compares with. Defaults to `"newton"`.
+        step: Float, rho. Values are divided by their spread first. For
+            `"cubic"` it is the inverse of the regularization. Defaults to 1.
+        candidates: Integer, from how many draws a trial is chosen. Defaults
+            to 256.
+        shared: Boolean, as in `S2ESchedule`: 8 numbers instead of 20.
+            Defaults to `False`.
+        prefix: String, what the names of the numbers begin with: that of
+            `S2ESchedule.from_hyperparameters`. Defaults to `"schedule_"`.
+        epochs: Integer, about how many epochs a trial takes; only for
+            comparing schedules. Defaults to 30.
+        worker_timeout: Float, for several workers: seconds after which a
+            worker that gives no sign of life loses its trial to the next
+            one. Defaults to 60.
+        seed: Non-negative integer, or `None` to draw one.
+        **kwargs: Further arguments of `keras_tuner.Oracle`.
+
+    Attributes:
+        theta: Float array of shape `(36,)`, or `(12,)` with `shared`: four
+            concentrations of the Dirichlet, then two numbers for each beta.
+        thetas: List of these, one for each round so far.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+
+    ```python
+    oracle = kb.tuners.S2EOracle(
+        objective=keras_tuner.Objective("val_accuracy", "max"), max_trials=24
+    )
+    tuner = keras_tuner.Tuner(oracle, build)
+    ```
+
+    Reference:
+
+    - [Yao et al., 2020](https://arxiv.org/abs/1911.02377), Algorithm 2
+    """
+
+    def __init__(
+        self,
+        objective=None,
+        max_trials=24,
+        samples_per_round=4,
+        update="newton",
+        step=1.0,
+        candidates=256,
+        shared=False,
+        prefix=PREFIX,
+        epochs=30,
+        worker_timeout=60.0,
+        seed=None,
+        **kwargs,
+    ):
+        super().__init__(objective=objective, max_trials=max_trials, **kwargs)
+        # KerasTuner would take 0 for no seed.
+        self.seed = seeds.fixed_seed(seed)
+        self.shared = shared
+        self.prefix = prefix
+        self.names = S2ESchedule.hyperparameter_names(prefix, shared)
+        self.worker_timeout = read_positive("worker_timeout", worker_timeout)
+        self._search = Search(
+            samples_per_round,
+            update,
+            step,
+            candidates,
+            shared,
+            epochs,
+            self.seed,
+        )
+        self._num_drawn = 0
+        self._rounds = {}  # Of each trial: which theta it was drawn with.
+        self._signs_of_life = {}  # Of each trial: when.
+
+    @property
+    def theta(self):
+        return self.thetas[-1]
+
+    @property
+    def thetas(self):
+        # Here and not in `end_trial`, which saves before it returns; and
+        # trials that fail are never scored.
+        self._search.advance(self.results())
+        return self._search.thetas
+
+    @property
+    def distribution(self):
+        """`Distribution`, p_theta."""
+        return self._search.distribution
+
+    def results(self):
+        """Returns a list of `Result`, in the order in which trials ended."""
+        ended = [self.trials[trial_id] for trial_id in self.end_order]
+        results = [self._result(trial) for trial in ended]
+        return [result for result in results if result is not None]
+
+    def best_schedule(self, epochs):
+        """Returns the schedule of the best trial.
+
+        Args:
+            epochs: Integer, the number of epochs it is made for.
+        """
+        hp = self.get_best_trials(1)[0].hyperparameters
+        return S2ESchedule.from_hyperparameters(
+            hp, epochs, self.prefix, self.shared
+        )
+
+    def _result(self, trial):
+        values = trial.hyperparameters.values
+        if trial.trial_id not in self._rounds:
+            return None  # It was not drawn here.
+        completed = trial.status == "COMPLETED" and trial.score is not None
+        value = float(trial.score) if completed else np.nan
+        if self.objective.direction == "max":
+            value = -value
+        x = np.array([values[name] for name in self.names])
+        return Result(x, value, self._rounds[trial.trial_id])
+
+    def populate_space(self, trial_id):
+        thetas = self.thetas
+        x = self._search.draw(self._num_drawn, self.results())
+        values = dict(zip(self.names, x.tolist()))
+        for name in self.names:
+            self.hyperparameters.Float(name, 0.0, 1.0, default=0.5)
+        values = self._with_others(values)
+        self._rounds[trial_id] = len(thetas) - 1
+        self._num_drawn += 1
+        return {"status": "RUNNING", "values": values}
+
+    def _with_others(self, values):
+        """Draws the user's own hyperparameters, as far as they are active."""
+        rng = seeds.generator(self.seed, OTHERS, self._num_drawn)
+        drawn = keras_tuner.HyperParameters()
+        for hp in self.hyperparameters.space:
+            drawn.merge([hp])
+            seed = int(rng.integers(2**31))
+            if hp.name not in values and drawn.is_active(hp):
+                drawn.values[hp.name] = hp.random_sample(seed)
+        return drawn.values | values
+
+    @keras_tuner.synchronized
+    def create_trial(self, tuner_id):
+        self._take_over(tuner_id)
+        trial = super().create_trial(tuner_id)
+        if trial.status == "STOPPED" and self._are_watched():
+            # Nothing new to try; but one of these workers may yet die.
+            trial.status = "IDLE"
+            self.tuner_ids.add(tuner_id)
+        return trial
+
+    def _take_over(self, tuner_id):
+        """Gives a lost worker's trial to this one."""
+        if tuner_id in self.ongoing_trials:
+            return
+        now = time.monotonic()
+        for other, trial in list(self.ongoing_trials.items()):
+            seen = self._signs_of_life.get(trial.trial_id, now)
+            if now - seen > self.worker_timeout:
+                self._signs_of_life[trial.trial_id] = now
+                self.ongoing_trials[tuner_id] = self.ongoing_trials.pop(other)
+                # The chief waits for all that are in here.
+                self.tuner_ids.discard(other)
+                self.tuner_ids.add(tuner_id)
+                self.save()
+                return
+
+    def _are_watched(self):
+        ongoing = self.ongoing_trials.values()
+        return any(trial.trial_id in self._signs_of_life for trial in ongoing)
+
+    def get_trial(self, trial_id):
+        # The workers of `S2ETuner` ask again and again while they train.
+        self._signs_of_life[trial_id] = time.monotonic()
+        return super().get_trial(trial_id)
+
+    @keras_tuner.synchronized
+    def end_trial(self, trial):
+        # A worker that was given up, but was only slow.
+        if trial.trial_id not in self.end_order:
+            super().end_trial(trial)
+
+    def get_state(self):
+        state = super().get_state()
+        state["s2e"] = {
+            "thetas": [theta.tolist() for theta in self._search.thetas],
+            "rounds": self._rounds,
+            "num_drawn": self._num_drawn,
+        }
+        return state
+
+    def set_state(self, state):
+        own = state["s2e"]
+        size = len(own["thetas"][0])
+        if size != self.distribution.size:
+            raise ValueError(
+                "Invalid value for argument `shared`. Expected that of the "
+                f"search in this directory, with {size} numbers in theta. "
+                f"Received: shared={self.shared}, with "
+                f"{self.distribution.size}. Pass `overwrite=True` or another "
+                "`project_name` to begin a new one."
+            )
+        ongoing = state["ongoing_trials"].items()
+        # Killed in the middle of `end_trial`: over, or to be tried again.
+        known = {*state["end_order"], *state["retry_queue"]}
+        left = {tuner: trial for tuner, trial in ongoing if trial not in known}
+        super().set_state({**state, "ongoing_trials": left})
+        # Killed in the middle of `create_trial`: drawn once more, the same.
+        started = self.start_order
+        self.trials = {name: self.trials[name] for name in started}
+        self._search.seed = self.seed
+        self._search.thetas = [np.array(theta) for theta in own["thetas"]]
+        self._rounds = own["rounds"]
+        self._num_drawn = own["num_drawn"]
+
+    # KerasTuner 1.4.8 writes its files in place, and stops at half a file: a
+    # kill at the wrong time would end the search for good.
+
+    def save(self):
+        write = super(keras_tuner.Oracle, self).save
+        _replace(self._get_oracle_fname(), write)
+
+    def _save_trial(self, trial):
+        folder = self._get_trial_dir(trial.trial_id)
+        _replace(os.path.join(folder, "trial.json"), trial.save)
+
+
+def _replace(path, write):
+    write(f"{path}.new")
+    tf.io.gfile.rename(f"{path}.new", path, overwrite=True)

@@ -1,0 +1,240 @@
+"""S2E's search as a tuner of KerasTuner (Yao et al., 2020)."""
+
+import threading
+import time
+
+import keras_tuner
+
+from keras_bilevel.schedules import S2ESchedule
+from keras_bilevel.schedules.hyperparameters import PREFIX
+from keras_bilevel.tuners import figures
+from keras_bilevel.tuners.s2e_oracle import S2EOracle
+
+_IDLE_SECONDS = 1.0
+
+
+class S2ETuner(keras_tuner.Tuner):
+    """Searches for a schedule R(t), and for other hyperparameters at random.
+
+    A tuner of KerasTuner with `S2EOracle`: what that does with its arguments
+    is told there. Only data with clean labels, or labels as noisy as the
+    training data's but held out, may judge trials: never the test data.
+
+    Several processes share a search as KerasTuner has it: one is the chief,
+    the others train. A worker that waits for others gets a further draw of
+    the current `p_theta`. It belongs to the K trials that it ends with; with
+    `candidates=1` it is weighed by the current density over that of the
+    rounds' it was drawn in. A worker that dies loses its trial to another
+    one after `worker_timeout` seconds; started again under its name, it goes
+    on with that trial itself.
+
+    Args:
+        hypermodel: Function `hp -> model`, or `keras_tuner.HyperModel`. It
+            has to ask for `S2ESchedule.from_hyperparameters(hp, epochs)`.
+        objective: String, `keras_tuner.Objective`, or a list of these.
+        max_trials: Integer. Defaults to 24.
+        samples_per_round: Integer. Defaults to 4.
+        update: String: `"newton"`, `"cubic"`, `"natural"` or `"gradient"`.
+            Defaults to `"newton"`.
+        step: Float. Defaults to 1.
+        candidates: Integer; 1 is the paper's algorithm as it stands.
+            Defaults to 256.
+        shared: Boolean. Defaults to `False`.
+        prefix: String. Defaults to `"schedule_"`.
+        epochs: Integer. Defaults to 30.
+        worker_timeout: Float. Defaults to 60.
+        seed: Non-negative integer, or `None` to draw one.
+        hyperparameters: `keras_tuner.HyperParameters`, to fix some of yours
+            or give them other ranges. Defaults to `None`.
+        tune_new_entries: Boolean, that of KerasTuner. Defaults to `True`.
+        allow_new_entries: Boolean, that of KerasTuner. Defaults to `True`.
+        max_retries_per_trial: Integer, that of KerasTuner. Defaults to 0.
+        max_consecutive_failed_trials: Integer, that of KerasTuner. Defaults
+            to 3.
+        **kwargs: Further arguments of `keras_tuner.Tuner`: `directory`,
+            `project_name`, `overwrite`, ...
+
+    Attributes:
+        theta: Float array, what `p_theta` has come to.
+
+    Raises:
+        ValueError: If an argument is out of its range, or `hypermodel` does
+            not ask for the numbers of a schedule under these names.
+
+    Example:
+
+    ```python
+    def build(hp):
+        schedule = kb.schedules.S2ESchedule.from_hyperparameters(hp, epochs=30)
+        return make_and_compile_model(schedule)
+
+    tuner = kb.tuners.S2ETuner(
+        build, objective=keras_tuner.Objective("val_accuracy", "max")
+    )
+    tuner.search(x, y, validation_data=(x_val, y_val), epochs=30)
+    tuner.results_summary(3)
+    tuner.plot_schedules(epochs=30).savefig("schedules.png")
+    ```
+
+    Reference:
+
+    - [Yao et al., 2020](https://arxiv.org/abs/1911.02377), Algorithm 2
+    """
+
+    def __init__(
+        self,
+        hypermodel=None,
+        objective=None,
+        max_trials=24,
+        samples_per_round=4,
+        update="newton",
+        step=1.0,
+        candidates=256,
+        shared=False,
+        prefix=PREFIX,
+        epochs=30,
+        worker_timeout=60.0,
+        seed=None,
+        hyperparameters=None,
+        tune_new_entries=True,
+        allow_new_entries=True,
+        max_retries_per_trial=0,
+        max_consecutive_failed_trials=3,
+        **kwargs,
+    ):
+        oracle = S2EOracle(
+            objective=objective,
+            max_trials=max_trials,
+            samples_per_round=samples_per_round,
+            update=update,
+            step=step,
+            candidates=candidates,
+            shared=shared,
+            prefix=prefix,
+            epochs=epochs,
+            worker_timeout=worker_timeout,
+            seed=seed,
+            hyperparameters=hyperparameters,
+            tune_new_entries=tune_new_entries,
+            allow_new_entries=allow_new_entries,
+            max_retries_per_trial=max_retries_per_trial,
+            max_consecutive_failed_trials=max_consecutive_failed_trials,
+        )
+        super().__init__(oracle, hypermodel, **kwargs)
+        self._is_idle = False
+        self._pulse = _Pulse(worker_timeout / 4)
+        if hypermodel is not None and self.oracle is oracle:
+            _check_names(oracle)
+
+    @property
+    def theta(self):
+        return self._chief_oracle().theta
+
+    def best_schedule(self, epochs):
+        """Returns the schedule of the best trial.
+
+        Args:
+            epochs: Integer, the number of epochs it is made for.
+        """
+        return self._chief_oracle().best_schedule(epochs)
+
+    def plot_schedules(self, epochs):
+        """Plots the schedules of all trials, the best one bold (Fig. 2).
+
+        Args:
+            epochs: Integer, how many epochs to show.
+
+        Returns:
+            `matplotlib.figure.Figure`.
+        """
+        oracle = self._chief_oracle()
+        return figures.plot_sampled(oracle.results(), epochs, oracle.shared)
+
+    def plot_density(self):
+        """Plots the density of `p_theta` over rounds.
+
+        Returns:
+            `matplotlib.figure.Figure`.
+        """
+        oracle = self._chief_oracle()
+        return figures.plot_density(oracle.thetas, oracle.shared)
+
+    def plot_progress(self):
+        """Plots what every trial scored, and the best one so far.
+
+        Returns:
+            `matplotlib.figure.Figure`.
+        """
+        oracle = self._chief_oracle()
+        return figures.plot_progress(
+            oracle.results(), oracle.objective.direction, oracle.objective.name
+        )
+
+    def pre_create_trial(self):
+        # Two calls without a trial between them: nothing to do for now.
+        if self._is_idle:
+            time.sleep(_IDLE_SECONDS)
+        self._is_idle = True
+
+    def on_trial_begin(self, trial):
+        self._is_idle = False
+        if not isinstance(self.oracle, S2EOracle):
+            self._pulse.start(self.oracle, trial.trial_id)
+        super().on_trial_begin(trial)
+
+    def on_trial_end(self, trial):
+        self._pulse.stop()
+        super().on_trial_end(trial)
+
+    def _chief_oracle(self):
+        if not isinstance(self.oracle, S2EOracle):
+            raise RuntimeError(
+                "Expected the chief, or a process on its own: a worker knows "
+                "its own trial only. Received: a worker. Make the same tuner "
+                "without the variables KERASTUNER_*: it reloads the search."
+            )
+        return self.oracle
+
+
+class _Pulse:
+    """Tells the chief from time to time that a trial's worker is alive."""
+
+    def __init__(self, seconds):
+        self._seconds = seconds
+        self._stopped = threading.Event()
+
+    def start(self, oracle, trial_id):
+        self.stop()
+        self._stopped = threading.Event()
+        threading.Thread(
+            target=self._beat,
+            args=(oracle, trial_id, self._stopped),
+            daemon=True,
+        ).start()
+
+    def stop(self):
+        self._stopped.set()
+
+    def _beat(self, oracle, trial_id, stopped):
+        while not stopped.is_set():
+            try:
+                oracle.get_trial(trial_id)
+            except Exception:
+                return  # The chief is gone; the search will say so.
+            stopped.wait(self._seconds)
+
+
+def _check_names(oracle):
+    """Raises an error where the model asks for other numbers."""
+    asked = [hp.name for hp in oracle.get_space().space]
+    missing = [name for name in oracle.names if name not in asked]
+    if not missing:
+        return
+    wrong = [name for name in asked if "alpha_" in name or "beta_" in name]
+    call = f"{S2ESchedule.__name__}.from_hyperparameters(hp, epochs"
+    raise ValueError(
+        "Invalid value for argument `hypermodel`. Expected it to call "
+        f"`{call}, prefix={oracle.prefix!r}, shared={oracle.shared})`, with "
+        "the tuner's own `prefix` and `shared`. Received: a model that does "
+        f"not ask for {missing[0]!r}, and asks for {wrong or asked}."
+    )

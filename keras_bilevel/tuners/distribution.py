@@ -44,18 +44,20 @@ class Distribution:
         self._groups = np.repeat(np.arange(len(sizes)), sizes)
         self.size = len(self._groups)
 
-    def sample(self, theta, rng):
-        """Returns one x, of shape `(num_alphas + num_betas,)`.
+    def sample(self, theta, rng, count):
+        """Returns draws of x, of shape `(count, num_alphas + num_betas)`.
 
         Args:
             theta: Float array of shape `(size,)`.
             rng: NumPy generator.
+            count: Integer.
         """
-        return self._numbers(self._shares(rng.standard_gamma(theta)))
+        gammas = rng.standard_gamma(theta, (count, self.size))
+        return self._numbers(self._shares(gammas))
 
     def mean(self, theta):
         """Returns the mean of x, of shape `(num_alphas + num_betas,)`."""
-        return self._numbers(self._shares(np.asarray(theta, "float64")))
+        return self._numbers(self._shares(theta))
 
     def log_density(self, x, theta):
         """Returns `log p_theta(x)`.
@@ -67,7 +69,6 @@ class Distribution:
         Returns:
             Float array of shape `(..,)`.
         """
-        theta = np.asarray(theta, "float64")
         sums = np.add.reduceat(theta, self._starts)
         normalizer = np.sum(gammaln(theta)) - np.sum(gammaln(sums))
         return self._statistics(x) @ (theta - 1) - normalizer
@@ -94,8 +95,8 @@ class Distribution:
         return np.clip(theta * scales[self._groups], LOWEST, HIGHEST)
 
     def _sums(self, theta):
-        sums = np.add.reduceat(np.asarray(theta, "float64"), self._starts)
-        return sums[self._groups]
+        sums = np.add.reduceat(theta, self._starts, axis=-1)
+        return sums[..., self._groups]
 
     def _shares(self, values):
         return values / self._sums(values)
@@ -103,7 +104,7 @@ class Distribution:
     def _numbers(self, shares):
         """x of all shares: `1 - beta` is left out."""
         k = self.num_alphas
-        return np.concatenate([shares[:k], shares[k::2]])
+        return np.concatenate([shares[..., :k], shares[..., k::2]], axis=-1)
 
     def _statistics(self, x):
         alpha, beta = np.split(np.asarray(x, "float64"), [self.num_alphas], -1)

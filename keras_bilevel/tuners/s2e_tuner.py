@@ -190,8 +190,9 @@ class S2ETuner(keras_tuner.Tuner):
         if not isinstance(self.oracle, S2EOracle):
             raise RuntimeError(
                 "Expected the chief, or a process on its own: a worker knows "
-                "its own trial only. Received: a worker. Make the same tuner "
-                "without the variables KERASTUNER_*: it reloads the search."
+                "its own trial only. Received: a worker. Ask the chief when "
+                "its `search()` has returned. Or make the same tuner without "
+                "the variables KERASTUNER_*, and call `tuner.oracle.reload()`."
             )
         return self.oracle
 

@@ -88,8 +88,8 @@ class Search:
         rng = seeds.generator(self.seed, _TRIAL, number)
         surrogate = self._surrogate(results)
         if surrogate is None:
-            return self.distribution.sample(self.theta, rng)
-        x = self._samples(rng)
+            return self.distribution.sample(self.theta, rng, 1)[0]
+        x = self.distribution.sample(self.theta, rng, self.candidates)
         mean, deviation = surrogate.predict(curves(x, self.epochs))
         # The better of two of the same mean is the one less known.
         return x[np.argmin(mean - deviation)]
@@ -138,14 +138,10 @@ class Search:
         surrogate = self._surrogate(results)
         if surrogate is None:
             return None
-        x = self._samples(seeds.generator(self.seed, _ROUND, len(self.thetas)))
+        rng = seeds.generator(self.seed, _ROUND, len(self.thetas))
+        x = self.distribution.sample(self.theta, rng, self.candidates)
         mean, _ = surrogate.predict(curves(x, self.epochs))
         return x, mean, np.ones(len(x))
-
-    def _samples(self, rng):
-        theta = self.theta
-        draws = range(self.candidates)
-        return np.stack([self.distribution.sample(theta, rng) for _ in draws])
 
     def _surrogate(self, results):
         """The surrogate, or `None` before two rounds say something."""

@@ -1,6 +1,10 @@
 """What a schedule will score, foretold from the schedules tried so far."""
 
+import itertools
+
 import numpy as np
+from scipy.linalg import cholesky
+from scipy.linalg import solve_triangular
 
 # The root mean square distance of two schedules over which results differ,
 # and the share of noise in the results' variance: the likeliest is taken.
@@ -31,8 +35,8 @@ class Surrogate:
         values = (values - self._shift) / self._scale
         squares = _squared_distances(curves, curves)
         fits = [
-            _Fit(np.exp(-squares / (2 * length**2)), values, length)
-            for length in _LENGTHS
+            _Fit(np.exp(-squares / (2 * length**2)), values, length, noise)
+            for length, noise in itertools.product(_LENGTHS, _NOISES)
         ]
         self._fit = max(fits, key=lambda fit: fit.likelihood)
 
@@ -52,33 +56,25 @@ class Surrogate:
 
 
 class _Fit:
-    """The process of one length, with its likeliest noise.
+    """The process with covariance `s^2 ((1 - noise) kernel + noise I)`."""
 
-    The covariance is `s^2 ((1 - noise) kernel + noise I)`. One
-    eigendecomposition of the kernel serves all noises.
-    """
-
-    def __init__(self, kernel, values, length):
+    def __init__(self, kernel, values, length, noise):
         self.length = length
-        sizes, self._vectors = np.linalg.eigh(kernel)
-        sizes = np.maximum(sizes, 0.0)
-        parts = self._vectors.T @ values
-        self.likelihood = -np.inf
-        for noise in _NOISES:
-            covariance = (1 - noise) * sizes + noise
-            variance = np.mean(parts**2 / covariance)  # The likeliest s^2.
-            likelihood = -0.5 * np.sum(np.log(variance * covariance))
-            if likelihood > self.likelihood:
-                self.likelihood = likelihood
-                self._signal = 1 - noise
-                self._covariance, self._variance = covariance, variance
-                self._parts = parts / covariance
+        self._signal = 1 - noise
+        covariance = self._signal * kernel + noise * np.eye(len(values))
+        self._root = cholesky(covariance, lower=True)
+        self._white = solve_triangular(self._root, values, lower=True)
+        self._variance = np.mean(self._white**2)  # The likeliest s^2.
+        determinant = 2 * np.sum(np.log(np.diag(self._root)))
+        size = len(values)
+        self.likelihood = -0.5 * (size * np.log(self._variance) + determinant)
 
     def predict(self, kernel):
-        parts = self._signal * kernel @ self._vectors
-        known = np.sum(parts**2 / self._covariance, axis=1)
+        across = self._signal * kernel.T
+        white = solve_triangular(self._root, across, lower=True)
+        known = np.sum(white**2, axis=0)
         variance = self._variance * np.maximum(self._signal - known, 0.0)
-        return parts @ self._parts, np.sqrt(variance)
+        return self._white @ white, np.sqrt(variance)
 
 
 def _squared_distances(a, b):

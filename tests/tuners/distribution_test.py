@@ -46,7 +46,7 @@ def test_log_density_score_and_hessian(theta):
 def test_samples_have_mean_and_score_covariance(theta):
     p = Distribution(4, 3)
     rng = np.random.default_rng(1)
-    x = np.stack([p.sample(theta, rng) for _ in range(4000)])
+    x = p.sample(theta, rng, 4000)
     np.testing.assert_allclose(np.sum(x[:, :4], axis=1), 1)
     assert np.all((x >= 0) & (x <= 1))
     errors = np.std(x, axis=0) / np.sqrt(len(x))

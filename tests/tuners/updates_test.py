@@ -11,10 +11,6 @@ from tests.tuners.distribution_test import differences
 WANTED = np.concatenate([[0.1, 0.2, 0.3, 0.4], np.linspace(0.1, 0.9, 16)])
 
 
-def draw(p, theta, count, rng):
-    return np.stack([p.sample(theta, rng) for _ in range(count)])
-
-
 def estimates(rounds, size, theta_of_draws=None):
     """Estimates of many rounds for f(x) = x_0 x_2 + 5, and what they mean."""
     p, theta = Distribution(2, 1), np.array([2.0, 3.0, 1.5, 2.5])
@@ -29,7 +25,7 @@ def estimates(rounds, size, theta_of_draws=None):
 
     found = []
     for _ in range(rounds):
-        x = draw(p, drawn, size, rng)
+        x = p.sample(drawn, rng, size)
         ratio = p.log_density(x, theta) - p.log_density(x, drawn)
         g, h = updates.estimate(
             p.score(x, theta),
@@ -59,7 +55,7 @@ def test_weights_stand_for_another_distribution():
 
 def test_baseline_takes_the_variance_away():
     p, theta = Distribution(2, 1), np.ones(4)
-    x = draw(p, theta, 4, np.random.default_rng(0))
+    x = p.sample(theta, np.random.default_rng(0), 4)
     arguments = p.score(x, theta), p.fisher(theta)
     near = updates.estimate(*arguments, x[:, 0], np.ones(4))
     far = updates.estimate(*arguments, x[:, 0] + 1e4, np.ones(4))
@@ -72,10 +68,7 @@ def test_mean_ends_at_the_optimum(update):
     p, theta = Distribution(4, 16), np.ones(36)
     rng = np.random.default_rng(0)
     for _ in range(120):
-        shares = rng.standard_gamma(theta, (1000, 36))
-        alpha = shares[:, :4] / np.sum(shares[:, :4], axis=1, keepdims=True)
-        beta = shares[:, 4::2] / (shares[:, 4::2] + shares[:, 5::2])
-        x = np.concatenate([alpha, beta], axis=1)
+        x = p.sample(theta, rng, 1000)
         values = np.sum((x - WANTED) ** 2, axis=1)
         theta = updates.next_theta(
             p, theta, x, values, np.ones(len(x)), update, step=1.0
@@ -88,7 +81,7 @@ def test_mean_ends_at_the_optimum(update):
 @pytest.mark.parametrize("values", [[0.5] * 4, [0.5], []])
 def test_round_without_spread_leaves_theta(update, values):
     p, theta = Distribution(4, 16), np.full(36, 3.0)
-    x = draw(p, theta, len(values), np.random.default_rng(0)) if values else []
+    x = p.sample(theta, np.random.default_rng(0), len(values))
     values = np.array(values)
     after = updates.next_theta(
         p, theta, x, values, np.ones(len(values)), update, step=1.0
@@ -99,7 +92,7 @@ def test_round_without_spread_leaves_theta(update, values):
 @pytest.mark.parametrize("update", updates.STEPS)
 def test_scale_of_values_does_not_matter(update):
     p, theta = Distribution(4, 16), np.full(36, 3.0)
-    x = draw(p, theta, 6, np.random.default_rng(0))
+    x = p.sample(theta, np.random.default_rng(0), 6)
     values, ones = np.arange(6.0), np.ones(6)
     one = updates.next_theta(p, theta, x, values, ones, update, 0.1)
     other = updates.next_theta(p, theta, x, 70 * values - 9, ones, update, 0.1)

@@ -77,6 +77,7 @@ def test_no_trial_is_lost_with_its_worker(tmp_path):
             process.stdout.close()
     assert lost in others
     oracle = tools.tuner(tmp_path, max_trials=16).oracle
+    oracle.reload()
     assert sorted(oracle.end_order) == [f"{i:02d}" for i in range(16)]
     assert all(np.isfinite(result.value) for result in oracle.results())
     assert len(oracle.thetas) == 5

@@ -51,6 +51,8 @@ class SelectionModel(Fitting, keras.Model):
     Attributes:
         epoch: Integer, the t of R(t). `fit` sets it; set it before
             `train_on_batch`.
+        schedule: The schedule. Another one takes effect at once, and needs
+            no new compilation of the step.
         models: List of the networks, each usable on its own.
 
     Example:
@@ -92,12 +94,11 @@ class SelectionModel(Fitting, keras.Model):
         kwargs.setdefault("dtype", networks[0].dtype_policy)
         super().__init__(**kwargs)
         self.rule = rule
-        self.schedule = schedule
+        self._pace = _Pace(schedule)
         self.predict_with = predict_with
         self.select_per_replica = select_per_replica
         self._networks = wrappers
         self._step_metrics = SelectionMetrics()
-        self._clock = _Clock()
         self.built = all(network.built for network in networks)
 
     @property
@@ -105,12 +106,21 @@ class SelectionModel(Fitting, keras.Model):
         return [network.model for network in self._networks]
 
     @property
+    def schedule(self):
+        return self._pace.schedule
+
+    @schedule.setter
+    def schedule(self, schedule):
+        self._pace.schedule = schedule
+        self.epoch = self.epoch
+
+    @property
     def epoch(self):
-        return int(self._clock.epoch)
+        return self._pace.epoch
 
     @epoch.setter
     def epoch(self, epoch):
-        self._clock.epoch.assign(epoch)
+        self._pace.set(epoch)
 
     def call(self, inputs, training=None):
         return self._merge(
@@ -174,7 +184,7 @@ class SelectionModel(Fitting, keras.Model):
         step = gradients.walk_selected(
             self._networks,
             self.rule,
-            self.schedule(self._clock.epoch),
+            self._pace.share.value,
             self._disagree,
             batch,
             scale,
@@ -266,11 +276,22 @@ class SelectionModel(Fitting, keras.Model):
         return cls(**deserialized(config, custom_objects))
 
 
-class _Clock:
-    """Holds the epoch where Keras does not take it for a weight."""
+class _Pace:
+    """Holds R(t) of the current epoch, where Keras takes it for no weight.
 
-    def __init__(self):
-        self.epoch = keras.Variable(0, dtype="int32", trainable=False)
+    A new schedule changes a number and not the compiled step.
+    """
+
+    def __init__(self, schedule):
+        self.schedule = schedule
+        self.epoch = 0
+        self.share = keras.Variable(
+            schedule(0), dtype="float32", trainable=False
+        )
+
+    def set(self, epoch):
+        self.epoch = int(epoch)
+        self.share.assign(self.schedule(self.epoch))
 
 
 def _check_networks(networks, rule):

@@ -442,3 +442,14 @@ def test_history_that_is_too_short_is_an_error():
         compiled(pair()).fit(
             *batch_of(20), batch_size=10, verbose=0, callbacks=[history]
         )
+
+
+def test_new_schedule_takes_effect_without_a_new_trace():
+    x, y = batch_of(40)
+    model = compiled(pair())
+    model.fit(x, y, batch_size=20, epochs=1, verbose=0)
+    traced = model.train_function
+    model.epoch = 1
+    model.schedule = kb.schedules.ConstantSchedule(0.5)
+    assert model.train_on_batch(x, y, return_dict=True)["kept"] == 0.5
+    assert model.train_function is traced

@@ -65,6 +65,16 @@ def cifarnet():
     ]
 
 
+def small_cnn():
+    """The network of S2E's public code for CIFAR-10."""
+    hidden = []
+    for filters in (6, 16):
+        hidden.append(layers.Conv2D(filters, 5, activation="relu"))
+        hidden.append(layers.MaxPooling2D(2))
+    dense = [layers.Dense(n, activation="relu") for n in (120, 84)]
+    return [*hidden, layers.Flatten(), *dense]
+
+
 def caffe_quick():
     """Caffe's "CIFAR-10 quick": three 5x5 convolutions with pooling."""
     hidden = []
@@ -106,4 +116,5 @@ NETWORKS = {
     "caffe_quick": caffe_quick,
     "lenet": lenet,
     "four_million": four_million,
+    "small_cnn": small_cnn,
 }

@@ -10,7 +10,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import train_test_split
 
 import keras_bilevel as kb
 from benchmarks import networks
@@ -128,14 +127,7 @@ def _split(settings, data_dir):
     """Returns the noisy `Task` and the clean target set."""
     count = settings["num_source"] + settings["num_target"]
     task = tasks.make({**settings, "num_train": count}, data_dir)
-    size = len(task.x) - settings["num_target"]
-    source, target = train_test_split(
-        np.arange(len(task.x)),
-        train_size=size,
-        stratify=task.y_clean,
-        random_state=settings["seed"],
-    )
-    return task.take(source), (task.x[target], task.y_clean[target])
+    return tasks.split_clean(task, settings["num_target"], settings["seed"])
 
 
 def _fit_bilevel(network, batches, task, settings, options):

@@ -46,6 +46,26 @@ class Task:
         )
 
 
+def split_clean(task, count, seed):
+    """Takes examples with clean labels out of a task.
+
+    Args:
+        task: A `Task`.
+        count: Integer, how many.
+        seed: Integer.
+
+    Returns:
+        Tuple of the `Task` of the others and `(x, y)`, with clean labels.
+    """
+    rows, taken = train_test_split(
+        np.arange(len(task.x)),
+        train_size=len(task.x) - count,
+        stratify=task.y_clean,
+        random_state=seed,
+    )
+    return task.take(rows), (task.x[taken], task.y_clean[taken])
+
+
 def make(settings, data_dir=None):
     """Builds the task of a run; the seed decides on subset and noise.
 

@@ -32,7 +32,7 @@ def plot_sampled(results, epochs, shared=False):
 
     - [Yao et al., 2020](https://arxiv.org/abs/1911.02377), Fig. 2
     """
-    import_extra("matplotlib", "plots")
+    import_extra("matplotlib", "plots")  # `plot_schedules` needs it.
     epochs = read_integer("epochs", epochs, 1)
     values = _values(results)
     figure = schedules.plot_schedules(
@@ -63,7 +63,6 @@ def plot_density(thetas, shared=False):
         `matplotlib.figure.Figure`.
     """
     figures = import_extra("matplotlib.figure", "plots")
-    import_extra("matplotlib", "plots")
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize

@@ -54,9 +54,10 @@ class S2EOracle(keras_tuner.Oracle):
             `S2ESchedule.from_hyperparameters`. Defaults to `"schedule_"`.
         epochs: Integer, about how many epochs a trial takes; only for
             comparing schedules. Defaults to 30.
-        worker_timeout: Float, for several workers: seconds after which a
-            worker that gives no sign of life loses its trial to the next
-            one. Defaults to 60.
+        worker_timeout: Float, for several workers that give signs of life,
+            as those of `S2ETuner` do: seconds without one after which a
+            worker loses its trial to the next. Defaults to `None`: they are
+            waited for.
         seed: Non-negative integer, or `None` to draw one.
         **kwargs: Further arguments of `keras_tuner.Oracle`.
 
@@ -93,7 +94,7 @@ class S2EOracle(keras_tuner.Oracle):
         shared=False,
         prefix=PREFIX,
         epochs=30,
-        worker_timeout=60.0,
+        worker_timeout=None,
         seed=None,
         **kwargs,
     ):
@@ -103,7 +104,9 @@ class S2EOracle(keras_tuner.Oracle):
         self.shared = shared
         self.prefix = prefix
         self.names = S2ESchedule.hyperparameter_names(prefix, shared)
-        self.worker_timeout = read_positive("worker_timeout", worker_timeout)
+        if worker_timeout is not None:
+            read_positive("worker_timeout", worker_timeout)
+        self.worker_timeout = worker_timeout
         self._search = Search(
             samples_per_round,
             update,
@@ -185,10 +188,13 @@ class S2EOracle(keras_tuner.Oracle):
 
     @keras_tuner.synchronized
     def create_trial(self, tuner_id):
-        self._take_over(tuner_id)
+        if self.worker_timeout is not None:
+            self._take_over(tuner_id)
         trial = super().create_trial(tuner_id)
-        if trial.status == "STOPPED" and self._are_watched():
-            # Nothing new to try; but one of these workers may yet die.
+        self._signs_of_life[trial.trial_id] = time.monotonic()
+        may_die = self.worker_timeout is not None and self.ongoing_trials
+        if trial.status == "STOPPED" and may_die:
+            # Nothing new to try; but another worker's trial may come back.
             trial.status = "IDLE"
             self.tuner_ids.add(tuner_id)
         return trial
@@ -197,11 +203,9 @@ class S2EOracle(keras_tuner.Oracle):
         """Gives a lost worker's trial to this one."""
         if tuner_id in self.ongoing_trials:
             return
-        now = time.monotonic()
+        latest = time.monotonic() - self.worker_timeout
         for other, trial in list(self.ongoing_trials.items()):
-            seen = self._signs_of_life.get(trial.trial_id, now)
-            if now - seen > self.worker_timeout:
-                self._signs_of_life[trial.trial_id] = now
+            if self._signs_of_life[trial.trial_id] < latest:
                 self.ongoing_trials[tuner_id] = self.ongoing_trials.pop(other)
                 # The chief waits for all that are in here.
                 self.tuner_ids.discard(other)
@@ -209,12 +213,8 @@ class S2EOracle(keras_tuner.Oracle):
                 self.save()
                 return
 
-    def _are_watched(self):
-        ongoing = self.ongoing_trials.values()
-        return any(trial.trial_id in self._signs_of_life for trial in ongoing)
-
     def get_trial(self, trial_id):
-        # The workers of `S2ETuner` ask again and again while they train.
+        # A sign of life: see `S2ETuner`.
         self._signs_of_life[trial_id] = time.monotonic()
         return super().get_trial(trial_id)
 

@@ -130,4 +130,6 @@ def next_theta(distribution, theta, x, values, weights, update, step):
         weights,
     )
     move = STEPS[update](gradient, hessian, fisher, step)
+    if not np.all(np.isfinite(move)):
+        return theta
     return distribution.project(theta + move)

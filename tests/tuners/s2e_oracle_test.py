@@ -17,6 +17,12 @@ from tests.tuners import tools
 NAN = pytest.mark.filterwarnings("ignore:All-NaN:RuntimeWarning")
 KILLED = """
 import sys
+import keras_bilevel
+
+# An extra, which takes seconds: only those who search import it.
+assert "keras_tuner" not in sys.modules
+keras_bilevel.tuners.S2ETuner
+
 from tests.tuners import tools
 
 class Tuner(tools.DistanceTuner):
@@ -240,11 +246,13 @@ def test_no_two_workers_share_a_draw_and_none_waits(tmp_path):
     assert oracle.create_trial("worker0").status == "STOPPED"
 
 
-def test_lost_trial_goes_to_the_next_worker(tmp_path):
-    oracle = new_oracle(tmp_path, max_trials=2, worker_timeout=1e-9)
+def test_lost_trial_goes_to_the_next_worker(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    oracle = new_oracle(tmp_path, max_trials=2, worker_timeout=10)
     lost, kept = oracle.create_trial("a"), oracle.create_trial("b")
-    oracle.get_trial(lost.trial_id)
     end(oracle, kept, 0.2)
+    now[0] = 11.0
     taken = oracle.create_trial("b")
     assert taken.trial_id == lost.trial_id
     assert oracle.tuner_ids == {"b"}
@@ -258,12 +266,25 @@ def test_lost_trial_goes_to_the_next_worker(tmp_path):
 def test_last_worker_waits_for_those_that_may_die(tmp_path):
     oracle = new_oracle(tmp_path, max_trials=2, worker_timeout=1e3)
     slow, fast = oracle.create_trial("a"), oracle.create_trial("b")
-    oracle.get_trial(slow.trial_id)
     end(oracle, fast, 0.2)
     assert oracle.create_trial("b").status == "IDLE"
     assert oracle.tuner_ids == {"a", "b"}
     end(oracle, slow, 0.1)
     assert oracle.create_trial("b").status == "STOPPED"
+
+
+def test_sign_of_life_keeps_a_trial(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    oracle = new_oracle(tmp_path, max_trials=2, worker_timeout=10)
+    slow, fast = oracle.create_trial("a"), oracle.create_trial("b")
+    end(oracle, fast, 0.2)
+    now[0] = 9.0
+    oracle.get_trial(slow.trial_id)
+    now[0] = 18.0
+    assert oracle.create_trial("b").status == "IDLE"
+    now[0] = 20.0
+    assert oracle.create_trial("b").trial_id == slow.trial_id
 
 
 def test_idle_worker_sleeps(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ MOST_UNROLLED = 8
 OVERLAP = 4
 
 
-def fold(body, carry, turns, like):
+def fold(body, carry, turns, like, unroll=False):
     """Runs `carry, output = body(turn, carry)` for each turn.
 
     Args:
@@ -19,11 +19,12 @@ def fold(body, carry, turns, like):
         carry: Structure of tensors.
         turns: Integer, number of turns, known when the step is traced.
         like: Structure of tensors of the shapes and types of one output.
+        unroll: Boolean, whether to do without a `tf.while_loop` in any case.
 
     Returns:
         Tuple of the last carry and the outputs, stacked along a new axis 0.
     """
-    if turns <= MOST_UNROLLED:
+    if unroll or turns <= MOST_UNROLLED:
         return _unrolled(body, carry, turns)
     return _looped(body, carry, turns, like)
 

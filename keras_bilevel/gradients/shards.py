@@ -70,6 +70,7 @@ def walk(model, weighting, batch, scale):
         [tf.zeros_like(g) for g in judge],
         weighting.num_shards - split,
         like,
+        unroll=_synchronizes(model),
     )
     if keeps_gradients:
         total, lower["weights"] = visitor.solve(lower)
@@ -171,6 +172,14 @@ class _Visitor:
             batch=self.batch,
             y_pred=set_masks(y_pred, masks),
         )
+
+
+def _synchronizes(model):
+    """Returns whether layers wait for other replicas: no loop may do that."""
+    return replicas.num_replicas() > 1 and any(
+        getattr(layer, "synchronized", False)
+        for layer in model._flatten_layers()
+    )
 
 
 def _cut(batch, num_shards):

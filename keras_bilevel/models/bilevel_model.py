@@ -263,6 +263,19 @@ class BilevelModel(Fitting, Wrapper):
             batches.check_split(dataset, replicas)
             self._check_source_size(dataset)
 
+    def _guarded(self, dataset):
+        # XLA leaves out the assertion in the step.
+        room = self.weighting.num_examples
+        is_known = bool(attached(dataset, "num_source_examples"))
+        if room is None or is_known or not isinstance(dataset, tf.data.Dataset):
+            return dataset
+
+        def check(source, target):
+            *parts, ids = source
+            return (*parts, batches.check_ids(ids, room)), target
+
+        return dataset.map(check)
+
     def _check_source_size(self, dataset):
         room = self.weighting.num_examples
         sizes = attached(dataset, "num_source_examples")

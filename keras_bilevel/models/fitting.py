@@ -81,6 +81,10 @@ class Fitting(MultiWorker):
     def _check_epochs(self, epochs):
         """Raises `ValueError` for a number of epochs that does not suit."""
 
+    def _guarded(self, dataset):
+        """Returns a dataset that fails on wrong batches, before any device."""
+        return dataset
+
     def _begin_epoch(self, epoch):
         """Takes note of the epoch that is about to begin."""
 
@@ -129,7 +133,7 @@ class Fitting(MultiWorker):
             y = batch_size = class_weight = sample_weight = None
             validation_split, steps_per_epoch = 0.0, None
         self._check_dataset(x)
-        x = self._for_workers(x)
+        x = self._for_workers(self._guarded(x))
         callbacks = self._with_epochs(callbacks, x)
         self._set_observers(callbacks)
         return super().fit(

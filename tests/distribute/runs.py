@@ -10,16 +10,16 @@ INPUTS, CLASSES = 5, 3
 # Of each replica.
 SHARDS, SHARD_SIZE = 3, 4
 SOURCE_SIZE, TARGET_SIZE = 16, 8
+# Examples for several processes, which are slow.
+FEW = 120
 
 OPTIMIZERS = {
     "sgd": lambda: keras.optimizers.SGD(0.1, momentum=0.9),
     "adam": lambda: keras.optimizers.Adam(0.01),
-    # Both also see the regulariser, which is theirs to add once.
     "clipnorm": lambda: keras.optimizers.SGD(0.1, clipnorm=0.02),
     "global_clipnorm": lambda: keras.optimizers.SGD(0.1, global_clipnorm=0.02),
-    "clipvalue": lambda: keras.optimizers.SGD(0.1, clipvalue=0.005),
-    "ema": lambda: keras.optimizers.AdamW(
-        0.01, weight_decay=0.1, use_ema=True, ema_overwrite_frequency=5
+    "more": lambda: keras.optimizers.AdamW(
+        0.01, weight_decay=0.1, use_ema=True, clipvalue=0.005
     ),
 }
 
@@ -91,14 +91,9 @@ def deep_bilevel(strategy, replicas, validation=1, **options):
 
 def super_batches(strategy, replicas, data, **options):
     """Returns the super-batches of so many replicas, or one device's."""
+    options = {"ids": True, "seed": 3, **options}
     dataset = kb.data.stratified_batches(
-        data,
-        SHARDS,
-        SHARD_SIZE,
-        num_replicas=replicas,
-        ids=True,
-        seed=3,
-        **options,
+        data, SHARDS, SHARD_SIZE, num_replicas=replicas, **options
     )
     if strategy.num_replicas_in_sync == replicas:
         return dataset
@@ -106,17 +101,8 @@ def super_batches(strategy, replicas, data, **options):
     order = np.arange(replicas * SHARDS * SHARD_SIZE)
     order = order.reshape(replicas, SHARDS, SHARD_SIZE)
     order = np.concatenate([order[:, :1].ravel(), order[:, 1:].ravel()])
-    # A dataset of another layout, which nothing is to be known of.
-    dataset = dataset.map(
+    return dataset.map(
         lambda *parts: tuple(tf.gather(part, order) for part in parts)
-    )
-    return unmarked(dataset)
-
-
-def unmarked(dataset):
-    """Returns a dataset of which the package does not know that it made it."""
-    return tf.data.Dataset.from_tensor_slices(
-        tuple(np.stack(part) for part in zip(*dataset.as_numpy_iterator()))
     )
 
 
@@ -140,9 +126,10 @@ def copies(variable):
 def outcome(model, history, **more):
     """Returns what a run has come to, a dict of arrays."""
     found = {f"history_{k}": np.array(v) for k, v in history.items()}
-    variables = model.variables + model.optimizer.variables
-    for i, variable in enumerate(variables):
-        found[f"variable_{i}_{variable.path}"] = np.asarray(variable.numpy())
+    for i, variable in enumerate(model.variables):
+        found[f"{i}_{variable.name}"] = variable.numpy()
+    for i, variable in enumerate(model.optimizer.variables):
+        found[f"optimizer_{i}"] = variable.numpy()
     return {**found, **more}
 
 
@@ -150,3 +137,64 @@ def largest_difference(a, b):
     """Returns the largest difference relative to the largest entry."""
     a, b = np.asarray(a, "float64"), np.asarray(b, "float64")
     return float(np.max(np.abs(a - b)) / max(1e-3, np.max(np.abs(b))))
+
+
+def differences(outcomes, references):
+    """Returns the largest difference of each array of two outcomes."""
+    pairs = zip(outcomes.items(), references.values(), strict=True)
+    return {name: largest_difference(a, b) for (name, a), b in pairs}
+
+
+def _of_arrays(strategy):
+    """`fit` on arrays, whose order no one has set, `evaluate`, `predict`."""
+    model = compiled(strategy, lambda: deep_bilevel(strategy, 2), "adam")
+    x, y = examples(FEW)
+    history = kb.callbacks.ExampleHistory(len(x))
+    weights = kb.callbacks.WeightHistory()
+    options = {"epochs": 2, "verbose": 0, "callbacks": [history, weights]}
+    if strategy.num_replicas_in_sync == 2:
+        # Workers draw differently: the chief's seed is to count.
+        np.random.seed(getattr(strategy.cluster_resolver, "task_id", 0))
+        fitted = model.fit(x, y, batch_size=24, **options)
+    else:
+        seed = np.random.RandomState(0).randint(2**31 - 1)
+        batches = super_batches(strategy, 2, (x, y), seed=seed)
+        fitted = model.fit(batches, **options)
+    return outcome(
+        model,
+        fitted.history,
+        evaluated=model.evaluate(x, y, batch_size=24, verbose=0),
+        predicted=model.predict(x, batch_size=24, verbose=0),
+        given_probability=np.nan_to_num(history.given_probability),
+        effective=np.sum(np.square(weights.weights), axis=1),
+    )
+
+
+def _of_datasets(weighting, batches, optimizer):
+    def run(strategy):
+        model = compiled(strategy, lambda: weighting(strategy), optimizer)
+        fitted = model.fit(batches(strategy), verbose=0)
+        return outcome(model, fitted.history)
+
+    return run
+
+
+# What two workers, two replicas and one device are to agree on.
+CASES = {
+    "arrays": _of_arrays,
+    "deep_bilevel": _of_datasets(
+        lambda strategy: deep_bilevel(strategy, 2),
+        lambda strategy: super_batches(strategy, 2, examples(FEW)),
+        "sgd",
+    ),
+    "soseleto": _of_datasets(
+        lambda strategy: kb.weighting.Soseleto(FEW, alpha_lr=5.0),
+        lambda strategy: source_target(examples(FEW)),
+        "adam",
+    ),
+    "learning_to_reweight": _of_datasets(
+        lambda strategy: kb.weighting.LearningToReweight(),
+        lambda strategy: source_target(examples(FEW)),
+        "sgd",
+    ),
+}

@@ -190,7 +190,12 @@ class S2EOracle(keras_tuner.Oracle):
     def create_trial(self, tuner_id):
         if self.worker_timeout is not None:
             self._take_over(tuner_id)
+        is_begun = tuner_id not in self.ongoing_trials
         trial = super().create_trial(tuner_id)
+        if is_begun:
+            # It may have been begun before. KerasTuner would keep what it
+            # reported then, and leave out what it is going to.
+            trial.metrics = type(trial.metrics)()
         self._signs_of_life[trial.trial_id] = time.monotonic()
         may_die = self.worker_timeout is not None and self.ongoing_trials
         if trial.status == "STOPPED" and may_die:

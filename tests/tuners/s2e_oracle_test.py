@@ -195,6 +195,19 @@ def test_kill_between_two_files(tmp_path, step):
     assert len(oracle.end_order) == len(set(oracle.end_order)) == 4
 
 
+def test_retried_trial_reports_anew(tmp_path):
+    oracle = new_oracle(tmp_path, max_trials=4)
+    trial = oracle.create_trial("tuner")
+    oracle.update_trial(trial.trial_id, {"distance": 0.9})
+    oracle = new_oracle(tmp_path, max_trials=4)  # Killed before the end.
+    oracle.reload()
+    again = oracle.create_trial("tuner")
+    assert again.trial_id == trial.trial_id
+    assert not oracle.get_trial(trial.trial_id).metrics.exists("distance")
+    end(oracle, again, 0.2)
+    assert oracle.trials[trial.trial_id].score == 0.2
+
+
 def test_half_a_file_is_never_left(tmp_path, monkeypatch):
     oracle = new_oracle(tmp_path)
     oracle.create_trial("tuner")

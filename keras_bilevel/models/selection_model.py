@@ -112,7 +112,7 @@ class SelectionModel(Fitting, keras.Model):
     @schedule.setter
     def schedule(self, schedule):
         self._pace.schedule = schedule
-        self.epoch = self.epoch
+        self._pace.set(self.epoch)
 
     @property
     def epoch(self):

@@ -1,0 +1,63 @@
+"""One compiled model for all trials of a search."""
+
+import keras_tuner
+
+
+class ReusedModel(keras_tuner.HyperModel):
+    """Builds a model once and starts every trial from its first weights.
+
+    Building a model and tracing its step is much of a short trial. Trials
+    that differ in nothing but the schedule need it once: R(t) is a number
+    that `fit` sets. It also makes trials easier to compare, as all begin
+    with the same weights.
+
+    Args:
+        build: Function without arguments that returns a compiled
+            `kb.SelectionModel` of built networks.
+        schedule: Function `hp -> schedule`.
+
+    Example:
+
+    ```python
+    tuner = kb.tuners.S2ETuner(
+        kb.tuners.ReusedModel(
+            make_and_compile_model,
+            lambda hp: kb.schedules.S2ESchedule.from_hyperparameters(
+                hp, epochs=30
+            ),
+        ),
+        objective=keras_tuner.Objective("val_accuracy", "max"),
+    )
+    ```
+    """
+
+    def __init__(self, build, schedule):
+        super().__init__()
+        self._make = build
+        self._schedule = schedule
+        self._model = None
+        self._first = None
+
+    def build(self, hp):
+        schedule = self._schedule(hp)
+        if self._model is None:
+            self._model = self._make()
+            _check_built(self._model)
+            self._model.optimizer.build(self._model.trainable_variables)
+            self._first = [v.numpy() for v in self._variables()]
+        for variable, value in zip(self._variables(), self._first):
+            variable.assign(value)
+        self._model.schedule = schedule
+        return self._model
+
+    def _variables(self):
+        return self._model.variables + self._model.optimizer.variables
+
+
+def _check_built(model):
+    if not model.built:
+        raise ValueError(
+            "Expected built networks, whose first weights can be kept for "
+            "the next trial. Received: a model that is not built. Give the "
+            "networks a `keras.Input`."
+        )

@@ -1,0 +1,67 @@
+"""Trials begin alike with one model for all."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_bilevel as kb
+from tests.models.tools import batch_of
+from tests.models.tools import tanh_network
+from tests.models.tools import values
+
+
+def make():
+    keras.utils.set_random_seed(0)
+    model = kb.SelectionModel(
+        [tanh_network(), tanh_network()], kb.selection.CoTeaching()
+    )
+    model.compile(
+        keras.optimizers.Adam(0.01),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    return model
+
+
+def hypermodel():
+    return kb.tuners.ReusedModel(
+        make, lambda tau: kb.schedules.ConstantSchedule(tau)
+    )
+
+
+def trained(model):
+    x, y = batch_of(32)
+    model.fit(x, y, batch_size=16, epochs=2, shuffle=False, verbose=0)
+    return values(model.weights)
+
+
+def test_every_trial_equals_that_of_a_new_model():
+    reused = hypermodel()
+    trained(reused.build(0.75))
+    again = trained(reused.build(0.25))
+    new = make()
+    new.schedule = kb.schedules.ConstantSchedule(0.25)
+    for a, b in zip(again, trained(new), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
+
+
+def test_second_trial_traces_nothing():
+    reused = hypermodel()
+    model = reused.build(0.5)
+    trained(model)
+    step = model.train_function
+    assert reused.build(0.2) is model
+    trained(model)
+    assert model.train_function is step
+
+
+def test_network_that_is_not_built_is_an_error():
+    def unbuilt():
+        model = kb.SelectionModel(
+            keras.Sequential([keras.layers.Dense(3)]), kb.selection.SelfPaced()
+        )
+        model.compile("sgd", "mse")
+        return model
+
+    reused = kb.tuners.ReusedModel(unbuilt, lambda hp: None)
+    with pytest.raises(ValueError, match="Expected built networks"):
+        reused.build(None)

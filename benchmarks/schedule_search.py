@@ -63,8 +63,13 @@ class _HyperModel(kb.tuners.ReusedModel):
 
     def __init__(self, settings, task, clean):
         space = SPACES[settings["space"]]
+
+        def build():
+            keras.utils.set_random_seed(settings["seed"])
+            return selection.selection_model(settings, task, None)
+
         super().__init__(
-            lambda: selection.selection_model(settings, task, None),
+            build,
             lambda hp: space.from_hyperparameters(
                 hp, epochs=settings["epochs"]
             ),

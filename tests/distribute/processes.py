@@ -11,22 +11,27 @@ import time
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def start(folder, scenarios, workers=1, module="tests.distribute.worker"):
+def start(folder, scenarios, workers=1, script=None):
     """Starts processes that train together, or one alone.
 
     Args:
         folder: `pathlib.Path`, where they leave results and what they print.
         scenarios: List of strings, what they do.
         workers: Integer, how many.
-        module: String, the module to run.
+        script: `pathlib.Path` of what to run in place of `worker`.
 
     Returns:
         List of `subprocess.Popen`.
     """
     addresses = [f"localhost:{port}" for port in _free_ports(workers)]
+    arguments = ["-m", "tests.distribute.worker", str(folder), *scenarios]
     started = []
     for index in range(workers):
-        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+        }
         if workers > 1:
             task = {"type": "worker", "index": index}
             cluster = {"worker": addresses}
@@ -36,8 +41,8 @@ def start(folder, scenarios, workers=1, module="tests.distribute.worker"):
         with open(folder / f"log_{index}.txt", "w") as log:
             started.append(
                 subprocess.Popen(
-                    [sys.executable, "-m", module, str(folder), *scenarios],
-                    cwd=ROOT,
+                    [sys.executable, *([script] if script else arguments)],
+                    cwd=folder,
                     env=environment,
                     stdout=log,
                     stderr=subprocess.STDOUT,

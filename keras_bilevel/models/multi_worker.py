@@ -21,7 +21,9 @@ class MultiWorker:
         Args:
             batch: A batch of `fit`, `evaluate` or `train_on_batch`.
         """
-        return keras.utils.unpack_x_y_sample_weight(batch[:3])
+        # Ids may come fourth.
+        parts = batch[:3] if isinstance(batch, tuple) else batch
+        return keras.utils.unpack_x_y_sample_weight(parts)
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         # Keras averages the first batch over the replicas to get one: on

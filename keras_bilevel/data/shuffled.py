@@ -58,6 +58,7 @@ def shuffled_batches(
             f"number of examples, {num_examples}. "
             f"Received: batch_size={batch_size}"
         )
+    seed = fixed_seed(seed)
     source = ArraySource(
         array_columns(*parts, num_examples, ids=True),
         num_examples,
@@ -65,9 +66,11 @@ def shuffled_batches(
         drop_remainder=True,
         shuffle=shuffle,
         steps_per_epoch=steps_per_epoch,
-        seed=fixed_seed(seed),
+        seed=seed,
     )
     # The ids are columns already.
-    return each_epoch(
+    dataset = each_epoch(
         source.steps, lambda rows: source.batch(rows)[:4], source.cardinality
     )
+    dataset.order_seed = seed
+    return dataset

@@ -9,6 +9,7 @@ from keras_bilevel.gradients.normalize import effective_units
 from keras_bilevel.gradients.replicas import gather
 from keras_bilevel.gradients.replicas import has_workers
 from keras_bilevel.gradients.replicas import of_workers
+from keras_bilevel.gradients.replicas import reduce_sum
 from keras_bilevel.gradients.scaling import LossScale
 from keras_bilevel.gradients.selected import walk as walk_selected
 from keras_bilevel.gradients.shards import walk as walk_shards

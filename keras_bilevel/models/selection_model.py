@@ -190,9 +190,7 @@ class SelectionModel(Fitting, keras.Model):
             scale,
             self.select_per_replica,
         )
-        self.optimizer.apply(
-            [scale.up(g) for g in step.gradients], step.variables
-        )
+        gradients.apply(self.optimizer, step.gradients, step.variables, scale)
         step.y_pred = self._merge(step.y_pred[: len(self._predicting())])
         for observer in self._observers:
             observer.observe(step)
@@ -205,9 +203,8 @@ class SelectionModel(Fitting, keras.Model):
     def _log(self, step):
         batch = step.batch
         # The loss is a mean over the kept: so it is over several steps.
-        self._loss_tracker.update_state(
-            step.losses[0], sample_weight=keras.ops.sum(step.weights[0])
-        )
+        kept = gradients.reduce_sum(keras.ops.sum(step.weights[0]))
+        self._loss_tracker.update_state(step.losses[0], sample_weight=kept)
         self._step_metrics.update(step)
         self._track_outputs(batch, step.y_pred)
         logs = self.compute_metrics(
@@ -224,9 +221,18 @@ class SelectionModel(Fitting, keras.Model):
             with gradients.finite_only(trackers):
                 self._compile_loss(batch.y, y_pred, batch.sample_weight)
 
+    def _parts_seen(self, batch):
+        parts = super()._parts_seen(batch)
+        for network in self._networks:
+            network._symbolic_build(data_batch=parts)
+        return parts
+
     def reset_metrics(self):
         super().reset_metrics()
         self._step_metrics.reset()
+
+    def _step_results(self):
+        return self._step_metrics.result()
 
     def _batches(self, part, batch_size, shuffle, steps_per_epoch):
         return arrays.shuffled_batches(
@@ -235,6 +241,7 @@ class SelectionModel(Fitting, keras.Model):
             self.distribute_strategy.num_replicas_in_sync,
             shuffle=shuffle,
             steps_per_epoch=steps_per_epoch,
+            seed=self._data_seed(),
         )
 
     def _check_dataset(self, dataset):

@@ -1,0 +1,130 @@
+"""Selection takes its share of the global batch, on any number of replicas."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_bilevel as kb
+from tests.distribute import runs
+
+BATCH_SIZE = 24
+RULES = {
+    "SelfPaced": 1,
+    "CoTeaching": 2,
+    "CoTeachingPlus": 2,
+    "Decoupling": 2,
+}
+
+
+def networks(count):
+    keras.utils.set_random_seed(7)
+    return [
+        keras.Sequential(
+            [
+                keras.Input((runs.INPUTS,)),
+                keras.layers.Dense(
+                    7, activation="tanh", kernel_regularizer="l2"
+                ),
+                keras.layers.Dense(runs.CLASSES),
+            ]
+        )
+        for _ in range(count)
+    ]
+
+
+def compiled(strategy, rule, optimizer="sgd", **options):
+    with strategy.scope():
+        model = kb.SelectionModel(
+            networks(RULES[rule]),
+            getattr(kb.selection, rule)(),
+            kb.schedules.CoTeachingSchedule(0.4, t_k=1),
+            **options,
+        )
+        model.compile(
+            runs.OPTIMIZERS[optimizer](),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+        )
+    return model
+
+
+def run(strategy, rule, optimizer="sgd", **options):
+    """Two epochs of ten steps."""
+    model = compiled(strategy, rule, optimizer, **options)
+    x, y = runs.examples()
+    history = kb.callbacks.SelectionHistory(len(x))
+    np.random.seed(0)
+    fitted = model.fit(
+        x, y, batch_size=BATCH_SIZE, epochs=2, verbose=0, callbacks=[history]
+    )
+    return runs.outcome(
+        model,
+        fitted.history,
+        kept=history.kept,
+        evaluated=model.evaluate(x, y, batch_size=BATCH_SIZE, verbose=0),
+        predicted=model.predict(x, batch_size=BATCH_SIZE, verbose=0),
+    )
+
+
+@pytest.mark.parametrize(
+    "rule, replicas, optimizer",
+    [
+        ("SelfPaced", 2, "sgd"),
+        ("CoTeaching", 2, "global_clipnorm"),
+        ("CoTeaching", 4, "adam"),
+        ("CoTeachingPlus", 2, "sgd"),
+        ("Decoupling", 2, "sgd"),
+    ],
+)
+def test_replicas_equal_one_device(rule, replicas, optimizer):
+    single = run(tf.distribute.get_strategy(), rule, optimizer)
+    several = run(runs.mirrored(replicas), rule, optimizer)
+    differences = runs.differences(several, single)
+    assert max(differences.values()) < 1e-4, differences
+    assert np.any(single["kept"] == 0)
+
+
+def test_each_replica_may_keep_its_own_share():
+    strategy = runs.mirrored(2)
+    model = compiled(strategy, "SelfPaced", select_per_replica=True)
+    model.epoch = 1
+    x, y = runs.examples(16)
+    history = kb.callbacks.SelectionHistory(16)
+    batches = tf.data.Dataset.from_tensors(
+        (x, y, np.ones(16, "float32"), np.arange(16))
+    )
+    model.fit(
+        batches,
+        initial_epoch=1,
+        epochs=2,
+        verbose=0,
+        callbacks=[history],
+    )
+    halves = history.kept[0].reshape(2, 8).sum(1)
+    np.testing.assert_array_equal(halves, [5, 5])  # ceil(0.6 * 8)
+
+
+@pytest.mark.parametrize("replica", [0, 1])
+def test_nan_on_one_replica_drops_that_example_alone(replica):
+    x, y = runs.examples(16)
+    x[8 * replica + 3, 1] = np.nan
+    ones, ids = np.ones(16, "float32"), np.arange(16)
+    results = []
+    for strategy in (runs.mirrored(2), tf.distribute.get_strategy()):
+        model = compiled(strategy, "CoTeaching")
+        batches = tf.data.Dataset.from_tensors((x, y, ones, ids)).repeat(3)
+        fitted = model.fit(batches, initial_epoch=1, epochs=2, verbose=0)
+        assert fitted.history["dropped_examples"] == [3]
+        # In its place metrics see a good example of the same replica.
+        del fitted.history["accuracy"]
+        results.append(runs.outcome(model, fitted.history))
+    differences = runs.differences(*results)
+    assert max(differences.values()) < 1e-4, differences
+
+
+def test_batch_size_that_replicas_do_not_divide_is_an_error():
+    model = compiled(runs.mirrored(2), "CoTeaching")
+    x, y = runs.examples(30)
+    with pytest.raises(ValueError, match="multiple of the number of replicas"):
+        model.fit(x, y, batch_size=15, verbose=0)

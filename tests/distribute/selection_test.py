@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_bilevel as kb
+from tests.distribute import compiled_test
 from tests.distribute import runs
 
 BATCH_SIZE = 24
@@ -128,3 +129,20 @@ def test_batch_size_that_replicas_do_not_divide_is_an_error():
     x, y = runs.examples(30)
     with pytest.raises(ValueError, match="multiple of the number of replicas"):
         model.fit(x, y, batch_size=15, verbose=0)
+
+
+@pytest.mark.parametrize("rule", sorted(RULES))
+def test_graph_of_the_step_is_fit_for_a_tpu(rule):
+    model = compiled(tf.distribute.get_strategy(), rule)
+    x, y = runs.examples()
+    watch = [
+        kb.callbacks.ExampleHistory(len(x)),
+        kb.callbacks.SelectionHistory(len(x)),
+    ]
+    dataset = kb.data.shuffled_batches((x, y), BATCH_SIZE, seed=0)
+    model.fit(dataset.take(1), verbose=0, callbacks=watch)
+    step = tf.function(model.train_step)
+    graph = step.get_concrete_function(dataset.element_spec).graph
+    found, seen = compiled_test.unfit(graph)
+    assert not found
+    assert {"MatMul", "ResourceScatterUpdate"} <= seen

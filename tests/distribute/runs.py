@@ -179,6 +179,32 @@ def _of_datasets(weighting, batches, optimizer):
     return run
 
 
+def _of_selection(strategy):
+    with strategy.scope():
+        keras.utils.set_random_seed(7)
+        networks = [
+            keras.Sequential(
+                [keras.Input((INPUTS,)), keras.layers.Dense(CLASSES)]
+            )
+            for _ in range(2)
+        ]
+        model = kb.SelectionModel(
+            networks,
+            kb.selection.CoTeaching(),
+            kb.schedules.CoTeachingSchedule(0.4, t_k=1),
+        )
+        model.compile(
+            "adam",
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+        )
+    data = examples(FEW)
+    history = kb.callbacks.SelectionHistory(FEW)
+    batches = kb.data.shuffled_batches(data, 24, seed=3)
+    fitted = model.fit(batches, epochs=2, verbose=0, callbacks=[history])
+    return outcome(model, fitted.history, kept=history.kept)
+
+
 # What two workers, two replicas and one device are to agree on.
 CASES = {
     "arrays": _of_arrays,
@@ -197,4 +223,5 @@ CASES = {
         lambda strategy: source_target(examples(FEW)),
         "sgd",
     ),
+    "selection": _of_selection,
 }

@@ -451,5 +451,6 @@ def test_new_schedule_takes_effect_without_a_new_trace():
     traced = model.train_function
     model.epoch = 1
     model.schedule = kb.schedules.ConstantSchedule(0.5)
+    model.reset_metrics()
     assert model.train_on_batch(x, y, return_dict=True)["kept"] == 0.5
     assert model.train_function is traced

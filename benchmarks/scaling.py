@@ -52,13 +52,13 @@ PRESETS = {
         },
         "axes": {
             "replicas": [1, 4],
-            "num_shards": [4, 16, 32],
-            "shard_size": [4, 16, 32],
+            "num_shards": [4, 32],
+            "shard_size": [4, 32],
             "network": ["small_cnn", "four_million"],
         },
         "replicas": [2, 4],
         "memory": True,
-        "pairs": 7,
+        "pairs": 5,
         "seeds": [0],
     },
 }
@@ -207,21 +207,17 @@ def _graph(model, strategy, batch):
     """Returns the graph of all that `fit` does in a step; nothing is run."""
     shares = _ready(model, strategy, batch)
     step = tf.function(
-        lambda shares: model.train_function([next(shares)]), autograph=False
+        lambda shares: model.train_function([shares]), autograph=False
     )
     return step.get_concrete_function(shares).graph
 
 
 def _ready(model, strategy, batch):
-    """Makes a model ready for its first step.
-
-    Returns:
-        Iterator over the same batch again and again, for `train_function`.
-    """
-    dataset = tf.data.Dataset.from_tensors(batch).cache()
+    """Makes a model ready for its first step and splits a batch for it."""
+    dataset = tf.data.Dataset.from_tensors(batch)
     model._maybe_symbolic_build(data_batch=next(iter(dataset)))
     model.make_train_function()
-    return iter(strategy.experimental_distribute_dataset(dataset.repeat()))
+    return next(iter(strategy.experimental_distribute_dataset(dataset)))
 
 
 def collectives(graph):
@@ -290,7 +286,7 @@ def _trainer(settings, way):
     def train():
         # What `fit` does once an epoch would blur so few steps.
         for _ in range(STEPS[settings["network"]]):
-            model.train_function(shares)
+            model.train_function([shares])
 
     return train
 
@@ -447,7 +443,7 @@ def model_step(network, accelerators, machine, num_shards=SHARDS):
     reduction = all_reduce(size, accelerators, machine)
     plain = compute + max(0.0, reduction - hidden)
     vectors = num_shards * PASSES * size / machine.memory
-    # The sum of all |w|, and the counts behind the logs.
+    # The sum of |w| for the weights, those of |w| and of w^2 for the logs.
     small = 2 * all_reduce(8, accelerators, machine)
     return plain, compute + vectors + 2 * reduction + small
 
@@ -466,7 +462,11 @@ def model_table():
 
 
 def _model_cell(plain, ours):
-    return f"{plain * 1e3:.3g} → {ours * 1e3:.3g} ms, {ours / plain:.2f}"
+    before, after = (
+        f"{1e3 * t:,.0f}" if t > 0.1 else f"{1e3 * t:.2g}"
+        for t in (plain, ours)
+    )
+    return f"{before} → {after} ms, {ours / plain:.2f}"
 
 
 # The report.
@@ -526,6 +526,12 @@ AXES = {
     "shard_size": "examples of a shard",
     "network": "network",
 }
+LINES = {
+    "cpu_ratio": "processor time",
+    "wall_ratio": "wall time",
+    "peak_mb": "Deep Bilevel",
+    "plain_peak_mb": "plain",
+}
 
 
 def _figure(records):
@@ -541,11 +547,16 @@ def _figure(records):
     for axes, kind in zip(grid[:, -1], ("weak", "strong")):
         _draw_scaling(axes, records, kind)
     for axes in grid.ravel():
-        axes.set_ylim(bottom=0)
-        axes.grid(alpha=0.3)
-        if axes.lines:
-            axes.legend(fontsize=8)
+        _finish(axes)
     return drawing
+
+
+def _finish(axes):
+    axes.set_visible(bool(axes.lines))
+    heights = [y for line in axes.lines for y in line.get_ydata()]
+    axes.set_ylim(0, 1.1 * max(heights, default=1.0))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="lower right")
 
 
 def _along(records, kind, axis):
@@ -565,10 +576,12 @@ def _place(settings, axis):
 
 
 def _draw_axis(axes, records, axis, metrics):
+    if len(records) < 2:
+        return
     names = [str(r["settings"][axis]) for r in records]
     for metric, color in zip(metrics, render.COLORS):
         values = [r["metrics"][metric] for r in records]
-        axes.plot(names, values, "o-", color=color, label=metric)
+        axes.plot(names, values, "o-", color=color, label=LINES[metric])
     axes.set_xlabel(AXES[axis])
 
 
@@ -582,7 +595,7 @@ def _draw_scaling(axes, records, kind):
         names = ["1", *map(str, values)]
         axes.plot(names, [1.0, *values.values()], "o-", color=color, label=way)
     axes.set_title(f"{kind} scaling", fontsize=10)
-    axes.set_ylabel("processor time for the same work")
+    axes.set_ylabel("processor time, same work")
     axes.set_xlabel("replicas")
 
 

@@ -587,10 +587,12 @@ def _draw_axis(axes, records, axis, metrics):
 
 def _draw_scaling(axes, records, kind):
     found = [r for r in records if r["settings"]["kind"] == kind]
-    groups = render.group(found, lambda s: s["way"]).items()
-    for (way, members), color in zip(groups, render.COLORS):
+    groups = render.group(found, lambda s: s["way"])
+    # In the colours of the other panels.
+    for way, color in zip(sorted(groups), render.COLORS):
         values = {
-            r["settings"]["replicas"]: r["metrics"]["per_work"] for r in members
+            r["settings"]["replicas"]: r["metrics"]["per_work"]
+            for r in groups[way]
         }
         names = ["1", *map(str, values)]
         axes.plot(names, [1.0, *values.values()], "o-", color=color, label=way)

@@ -124,6 +124,34 @@ def test_nan_on_one_replica_drops_that_example_alone(replica):
     assert max(differences.values()) < 1e-4, differences
 
 
+@pytest.mark.parametrize("replica", [0, 1])
+def test_infinity_on_any_replica_lowers_the_scale_and_moves_nothing(replica):
+    def half():
+        hidden = keras.layers.Dense(7, activation="relu", dtype="mixed_float16")
+        logits = keras.layers.Dense(runs.CLASSES, dtype="float32")
+        network = keras.Sequential(
+            [keras.Input((runs.INPUTS,)), hidden, logits]
+        )
+        network.dtype_policy = keras.DTypePolicy("mixed_float16")
+        return network
+
+    with runs.mirrored(2).scope():
+        model = kb.SelectionModel([half(), half()], kb.selection.CoTeaching())
+        model.compile(
+            "sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        )
+    x, y = runs.examples(16)
+    model.fit(tf.data.Dataset.from_tensors((x, y)), verbose=0)
+    scale = runs.copies(model.optimizer.dynamic_scale)[0]
+    before = [v.numpy() for v in model.variables]
+    x[8 * replica + 3] = np.inf
+    model.fit(tf.data.Dataset.from_tensors((x, y)), verbose=0)
+    assert runs.copies(model.optimizer.dynamic_scale) == [scale / 2] * 2
+    for variable, value in zip(model.variables, before):
+        for copy in runs.copies(variable):
+            np.testing.assert_array_equal(copy, value)
+
+
 def test_batch_size_that_replicas_do_not_divide_is_an_error():
     model = compiled(runs.mirrored(2), "CoTeaching")
     x, y = runs.examples(30)

@@ -1,8 +1,8 @@
 """What does a searched schedule buy, and what do the methods without one?
 
-`--experiment=methods`: S2E beside all methods of its paper. A schedule is
+`--compare=methods`: S2E beside all methods of its paper. A schedule is
 searched for once per case; test data are read once, by the final trainings.
-`--experiment=searches`: spaces and algorithms at equal numbers of trials.
+`--compare=searches`: spaces and algorithms at equal numbers of trials.
 """
 
 import itertools
@@ -17,7 +17,7 @@ from benchmarks import schedule_search
 from benchmarks import selection
 
 CHOSEN = flags.DEFINE_enum(
-    "experiment", "methods", ["methods", "searches"], "What to compare."
+    "compare", "methods", ["methods", "searches"], "What to compare."
 )
 
 SYMMETRIC = {"noise_kind": "symmetric", "noise": 0.5}

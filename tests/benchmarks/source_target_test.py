@@ -62,7 +62,14 @@ def test_report_has_a_row_for_each_method(metrics):
 @pytest.mark.parametrize("preset", ["quick", "paper"])
 def test_presets_are_valid_settings(name, preset):
     experiment = soseleto.EXPERIMENTS[name]
-    (stage,) = experiment.stages
-    plan = stage(experiment.presets[preset], [])
+    choose, finish = experiment.stages
+    choice = choose(experiment.presets[preset], [])
+    records = [
+        {"settings": s, "metrics": {"held_out": s["alpha_lr"]}} for s in choice
+    ]
+    final = finish(experiment.presets[preset], records)
+    best = max([s["alpha_lr"] for s in choice], default=1.0)
+    assert {s["alpha_lr"] for s in final} == {None, best}
+    plan = choice + final
     assert len({str(settings) for settings in plan}) == len(plan)
     assert all(experiment.describe(settings) for settings in plan)

@@ -139,9 +139,10 @@ def _search_name(settings):
 
 
 def _describe(settings):
-    name = selection.method(settings)
     if _is_search(settings):
         name = f"{settings['trials']} trials, {_search_name(settings)}"
+    else:
+        name = _method(settings)
     return f"{_case(settings)}, {name}, seed {settings['seed']}"
 
 

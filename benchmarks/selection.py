@@ -4,8 +4,6 @@ A small clean set, apart from test, judges schedules; "Learning to Reweight"
 alone trains with it.
 """
 
-import math
-
 import keras
 import numpy as np
 import tensorflow as tf
@@ -56,10 +54,7 @@ ANCHOR_PERCENTILE = 97
 
 def settings(**changes):
     """Returns the settings of a run: `DEFAULTS` with changes."""
-    unknown = set(changes) - set(DEFAULTS)
-    if unknown:
-        raise ValueError(f"Unknown settings. Received: {sorted(unknown)}")
-    return {**DEFAULTS, **changes}
+    return tasks.changed(DEFAULTS, changes)
 
 
 def co_teaching_schedule(noise, epochs):
@@ -236,25 +231,3 @@ def _fit_reweight(task, clean, settings, curves, verbose):
     compiled(model, settings)
     model.fit(batches, **options(settings, verbose, curves))
     return int(model.optimizer.iterations), None
-
-
-def describe(settings):
-    """Returns a run in words."""
-    return (
-        f"{settings['dataset']}, {settings['noise_kind']} "
-        f"{settings['noise']}, {method(settings)}, seed {settings['seed']}"
-    )
-
-
-def method(settings):
-    """Returns the method of a run in words."""
-    name = METHODS[settings["method"]]
-    schedule = settings["schedule"]
-    if schedule is None:
-        return name
-    numbers = [f"{k} {v:g}" for k, v in schedule.items() if _is_number(v)]
-    return f"{name}, {schedule['name']} {', '.join(numbers)}".strip()
-
-
-def _is_number(value):
-    return isinstance(value, (int, float)) and math.isfinite(value)

@@ -51,10 +51,7 @@ FINETUNE = {"epochs": 0.2, "rate": 0.1}
 
 def settings(**changes):
     """Returns the settings of a run: `DEFAULTS` with changes."""
-    unknown = set(changes) - set(DEFAULTS)
-    if unknown:
-        raise ValueError(f"Unknown settings. Received: {sorted(unknown)}")
-    return {**DEFAULTS, **changes}
+    return tasks.changed(DEFAULTS, changes)
 
 
 def method(settings):

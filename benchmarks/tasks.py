@@ -46,6 +46,14 @@ class Task:
         )
 
 
+def changed(defaults, changes):
+    """Returns the settings of a run: defaults with some changes."""
+    unknown = set(changes) - set(defaults)
+    if unknown:
+        raise ValueError(f"Unknown settings. Received: {sorted(unknown)}")
+    return {**defaults, **changes}
+
+
 def split_clean(task, count, seed):
     """Takes examples with clean labels out of a task.
 

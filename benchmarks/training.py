@@ -37,10 +37,7 @@ DEFAULTS = {
 
 def settings(**changes):
     """Returns the settings of a run: `DEFAULTS` with changes."""
-    unknown = set(changes) - set(DEFAULTS)
-    if unknown:
-        raise ValueError(f"Unknown settings. Received: {sorted(unknown)}")
-    return {**DEFAULTS, **changes}
+    return tasks.changed(DEFAULTS, changes)
 
 
 def bilevel(num_shards, num_validation_shards=1):

@@ -4,11 +4,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_bilevel.callbacks import labels
-from keras_bilevel.callbacks.observer import Observer
+from keras_bilevel.callbacks.example_observer import ExampleObserver
 from keras_bilevel.gradients import gather
 
 
-class ExampleHistory(Observer):
+class ExampleHistory(ExampleObserver):
     """Keeps the running probability of each example's given label.
 
     The predictions are the training steps' own: there is no extra pass. An
@@ -37,32 +37,11 @@ class ExampleHistory(Observer):
     """
 
     def __init__(self, num_examples, output=None):
-        super().__init__()
-        if num_examples < 1:
-            raise ValueError(
-                "Invalid value for argument `num_examples`. Expected a "
-                f"positive integer. Received: num_examples={num_examples}"
-            )
-        self.num_examples = num_examples
+        super().__init__(num_examples)
         self.output = output
 
-    def check(self, num_examples):
-        if num_examples > self.num_examples:
-            raise ValueError(
-                "Invalid value for argument `num_examples` of "
-                "`ExampleHistory`. Expected at least the number of training "
-                f"examples, {num_examples}. "
-                f"Received: num_examples={self.num_examples}"
-            )
-
     def observe(self, step):
-        batch = step.batch
-        if batch.ids is None:
-            raise ValueError(
-                "Expected batches with ids for `ExampleHistory`. Received: "
-                "batches without. Build them with `kb.data."
-                "stratified_batches(..., ids=True)`, or pass arrays to `fit`."
-            )
+        ids, batch = self.ids(step), step.batch
         y, y_pred, loss = batch.y, step.y_pred, self.model.loss
         if self.output is not None:
             y, y_pred = y[self.output], y_pred[self.output]
@@ -70,7 +49,7 @@ class ExampleHistory(Observer):
         probability = labels.given_probability(
             y, y_pred, labels.predicts_logits(loss)
         )
-        self._add(gather(batch.ids), gather(probability))
+        self._add(gather(ids), gather(probability))
 
     def _add(self, ids, probability):
         finite = tf.math.is_finite(probability)

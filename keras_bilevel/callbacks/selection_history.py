@@ -3,13 +3,13 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_bilevel.callbacks.observer import Observer
+from keras_bilevel.callbacks.example_observer import ExampleObserver
 from keras_bilevel.gradients import gather
 
 NOT_SEEN = -1
 
 
-class SelectionHistory(Observer):
+class SelectionHistory(ExampleObserver):
     """Keeps which examples a `kb.SelectionModel` has learned from.
 
     It needs ids: `fit` on arrays gives them (the row numbers);
@@ -42,32 +42,11 @@ class SelectionHistory(Observer):
     """
 
     def __init__(self, num_examples):
-        super().__init__()
-        if num_examples < 1:
-            raise ValueError(
-                "Invalid value for argument `num_examples`. Expected a "
-                f"positive integer. Received: num_examples={num_examples}"
-            )
-        self.num_examples = num_examples
+        super().__init__(num_examples)
         self._epochs = []
 
-    def check(self, num_examples):
-        if num_examples > self.num_examples:
-            raise ValueError(
-                "Invalid value for argument `num_examples` of "
-                "`SelectionHistory`. Expected at least the number of training "
-                f"examples, {num_examples}. "
-                f"Received: num_examples={self.num_examples}"
-            )
-
     def observe(self, step):
-        ids = step.batch.ids
-        if ids is None:
-            raise ValueError(
-                "Expected batches with ids for `SelectionHistory`. Received: "
-                "batches without. Build them with "
-                "`kb.data.shuffled_batches`, or pass arrays to `fit`."
-            )
+        ids = self.ids(step)
         # 0 means not seen: so variables begin.
         marks = 1 + tf.cast(tf.reduce_sum(step.weights, axis=0), tf.int32)
         self._marks().value.scatter_update(

@@ -60,7 +60,7 @@ def shuffled_batches(
         )
     seed = fixed_seed(seed)
     source = ArraySource(
-        array_columns(*parts, num_examples, ids=True),
+        array_columns(*parts, num_examples, ids=True)[:3],
         num_examples,
         batch_size,
         drop_remainder=True,
@@ -68,9 +68,6 @@ def shuffled_batches(
         steps_per_epoch=steps_per_epoch,
         seed=seed,
     )
-    # The ids are columns already.
-    dataset = each_epoch(
-        source.steps, lambda rows: source.batch(rows)[:4], source.cardinality
-    )
+    dataset = each_epoch(source.steps, source.batch, source.cardinality)
     dataset.order_seed = seed
     return dataset

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from keras_bilevel.extras import import_extra
 from keras_bilevel.report.cleaning import keep_mask
-from keras_bilevel.report.extras import import_extra
 from keras_bilevel.report.labels import names_of
 from keras_bilevel.report.labels import read_classes
 from keras_bilevel.report.scores import read_scores
@@ -43,7 +43,7 @@ def class_shares(scores, y, threshold=None, keep=None, class_names=None):
     - [Litany & Freedman, 2018](https://arxiv.org/abs/1805.09622),
       Fig. 3
     """
-    pandas = import_extra("pandas")
+    pandas = import_extra("pandas", "report")
     scores = read_scores(scores)
     classes = read_classes(y, len(scores))
     kept = keep_mask(scores, keep, threshold)
@@ -75,7 +75,7 @@ def plot_class_shares(shares):
     kb.report.plot_class_shares(shares).savefig("classes.png")
     ```
     """
-    figure = import_extra("matplotlib.figure").Figure(
+    figure = import_extra("matplotlib.figure", "report").Figure(
         figsize=(max(4, 0.5 * len(shares)), 4), layout="constrained"
     )
     axes = figure.subplots()

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from keras_bilevel.data.checks import check_integer
-from keras_bilevel.report.extras import import_extra
+from keras_bilevel.extras import import_extra
 from keras_bilevel.report.labels import names_of
 from keras_bilevel.report.labels import read_classes
 from keras_bilevel.report.scores import ranked_or_error
@@ -52,7 +52,7 @@ def contact_sheet(x, scores, y=None, count=24, class_names=None, ids=None):
     - [Litany & Freedman, 2018](https://arxiv.org/abs/1805.09622),
       Figs. 4, 5
     """
-    figures = import_extra("matplotlib.figure")
+    figures = import_extra("matplotlib.figure", "report")
     scores = read_scores(scores)
     rows = ranked_or_error(scores)
     x = _read_images(x, len(scores))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_bilevel.report.extras import import_extra
+from keras_bilevel.extras import import_extra
 from keras_bilevel.report.labels import read_classes
 from keras_bilevel.report.scores import ranked
 from keras_bilevel.report.scores import read_column
@@ -43,7 +43,7 @@ def suspects(scores, y=None, ids=None, **columns):
     1     2   3    0.4      7    0.333333     0.5
     2     3   0    0.9      7    0.666667     1.1
     """
-    pandas = import_extra("pandas")
+    pandas = import_extra("pandas", "report")
     scores = read_scores(scores)
     rows = ranked(scores)
     names = np.arange(len(scores)) if ids is None else ids

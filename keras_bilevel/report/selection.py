@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_bilevel.report.extras import import_extra
+from keras_bilevel.extras import import_extra
 from keras_bilevel.report.scores import read_wrong
 
 
@@ -51,7 +51,7 @@ def kept_examples(kept, ids=None):
 
     >>> kb.report.kept_examples([[2, 1], [0, 2]]).to_csv("kept.csv")
     """
-    pandas = import_extra("pandas")
+    pandas = import_extra("pandas", "report")
     kept = _read_kept(kept)
     epochs, rows = np.nonzero(kept > 0)
     names = rows if ids is None else np.asarray(ids)[rows]
@@ -69,8 +69,13 @@ def plot_label_precision(histories, wrong):
 
     Returns:
         `matplotlib.figure.Figure`.
+
+    Example:
+
+    >>> wrong = np.array([False, True])
+    >>> figure = kb.report.plot_label_precision({"mine": [[2, 1]]}, wrong)
     """
-    figure_module = import_extra("matplotlib.figure")
+    figure_module = import_extra("matplotlib.figure", "report")
     figure = figure_module.Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     for name, kept in histories.items():

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_bilevel.report.extras import import_extra
+from keras_bilevel.extras import import_extra
 from keras_bilevel.report.scores import ranked_or_error
 from keras_bilevel.report.scores import read_scores
 from keras_bilevel.report.scores import read_wrong
@@ -47,7 +47,7 @@ def threshold_sweep(scores, wrong, thresholds=None):
     - [Litany & Freedman, 2018](https://arxiv.org/abs/1805.09622),
       Figs. 1(e) and 2
     """
-    pandas = import_extra("pandas")
+    pandas = import_extra("pandas", "report")
     scores = read_scores(scores)
     wrong = read_wrong(wrong, len(scores))
     rows = ranked_or_error(scores)
@@ -90,7 +90,7 @@ def plot_threshold_sweep(sweep, noise_level=None):
     kb.report.plot_threshold_sweep(sweep).savefig("sweep.png")
     ```
     """
-    figure = import_extra("matplotlib.figure").Figure(
+    figure = import_extra("matplotlib.figure", "report").Figure(
         figsize=(10, 4), layout="constrained"
     )
     left, right = figure.subplots(1, 2)

@@ -4,9 +4,9 @@ import numpy as np
 from scipy.stats import beta as beta_distribution
 
 from keras_bilevel import schedules
+from keras_bilevel.extras import import_extra
 from keras_bilevel.schedules import S2ESchedule
 from keras_bilevel.schedules.checks import read_integer
-from keras_bilevel.tuners._extra import import_extra
 
 _MOST_LINES = 8  # Rounds in a panel; more would hide one another.
 _DOTS = {"color": "#56B4E9", "s": 18, "label": "a trial", "zorder": 2}

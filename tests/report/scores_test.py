@@ -91,7 +91,7 @@ def test_nothing_seen_is_an_error():
 def test_error_without_libraries_names_the_extra(library, call, monkeypatch):
     monkeypatch.setitem(sys.modules, library, None)
     monkeypatch.delitem(sys.modules, "matplotlib.figure", raising=False)
-    with pytest.raises(ImportError, match=rf"{library}.*keras_bilevel\[repo"):
+    with pytest.raises(ImportError, match=rf"{library}.*keras-bilevel\[repo"):
         call()
 
 

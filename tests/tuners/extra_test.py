@@ -3,14 +3,14 @@
 import pytest
 
 import keras_bilevel as kb
-from keras_bilevel.tuners import _extra
+from keras_bilevel.extras import import_extra
 
 
 def test_error_without_an_extra():
     with pytest.raises(ImportError, match=r"keras-bilevel\[tuner\]"):
-        _extra.import_extra("no_such_library.module")
+        import_extra("no_such_library.module", "tuner")
     with pytest.raises(ImportError, match=r"keras-bilevel\[plots\]"):
-        _extra.import_extra("no_such_library", "plots")
+        import_extra("no_such_library", "plots")
 
 
 def test_error_for_a_wrong_name():

@@ -476,7 +476,9 @@ def _describe(settings):
     kind = settings["kind"]
     if kind == "bytes":
         return f"bytes, {settings['way']}"
-    name = f"{kind}, {settings['network']}, {settings['replicas']} replicas"
+    count = settings["replicas"]
+    replicas = "1 replica" if count == 1 else f"{count} replicas"
+    name = f"{kind}, {settings['network']}, {replicas}"
     if kind in ("weak", "strong"):
         return f"{name}, {settings['way']}"
     return f"{name} of {settings['num_shards']} × {settings['shard_size']}"

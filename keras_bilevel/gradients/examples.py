@@ -17,6 +17,7 @@ from keras_bilevel.gradients.normalize import finite_or_zero
 from keras_bilevel.gradients.normalize import normalizer
 from keras_bilevel.gradients.step import Step
 from keras_bilevel.gradients.step import Upper
+from keras_bilevel.weighting.weighting import Weighting
 
 # Nothing beside any other weight, in float32, but not 0.
 _ALMOST_ZERO = 2.0**-40
@@ -77,11 +78,15 @@ def walk(model, weighting, upper, lower, scale):
         name: tf.where(usable, finite_or_zero(value), 0.0)[None]
         for name, value in source.statistics.items()
     }
-    weighting.update(
-        replicas.gather(lower.ids),
-        {name: replicas.gather(s[0])[None] for name, s in statistics.items()},
-        learning_rate,
-    )
+    if _remembers(weighting):
+        weighting.update(
+            replicas.gather(lower.ids),
+            {
+                name: replicas.gather(statistics[name][0])[None]
+                for name in weighting.statistics
+            },
+            learning_rate,
+        )
     gradient = source.gradient
     if not is_known:
         weights = weighting.recall(lower.ids)
@@ -113,6 +118,10 @@ def walk(model, weighting, upper, lower, scale):
             loss=tf.where(healthy, tf.cast(loss, tf.float32), 0.0),
         ),
     )
+
+
+def _remembers(weighting):
+    return type(weighting).update is not Weighting.update
 
 
 class _Pass:

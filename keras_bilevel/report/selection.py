@@ -49,7 +49,8 @@ def kept_examples(kept, ids=None):
 
     Example:
 
-    >>> kb.report.kept_examples([[2, 1], [0, 2]]).to_csv("kept.csv")
+    >>> kb.report.kept_examples([[2, 1], [0, 2]])["id"].tolist()
+    [0, 1, 1]
     """
     pandas = import_extra("pandas", "report")
     kept = _read_kept(kept)

@@ -92,8 +92,8 @@ class Weighting:
         Args:
             ids: Integer tensor of shape `(units,)`, or `None`; the units of
                 all replicas.
-            statistics: Dict of tensors of shape `(1, units)`, 0 where a unit's
-                loss or gradient is not finite.
+            statistics: Dict of a tensor of shape `(1, units)` for each name in
+                `statistics`, 0 where a unit's loss or gradient is not finite.
             learning_rate: Scalar, the optimizer's rate of this step.
         """
 

@@ -36,9 +36,13 @@ def test_bytes_are_those_of_one_gradient_more():
 def test_examples_send_a_few_numbers_each():
     found = count("SOSELETO")
     assert 2 <= found["gradients"] < 2.001
-    # An id, an alignment and a loss each, and how many there are.
+    # An id and an alignment each, and how many there are.
     share = scaling.SOURCE // 2
-    assert found["gathered_bytes"] == share * (8 + 4 + 4) + 3 * 4
+    assert found["gathered_bytes"] == share * (8 + 4) + 2 * 4
+
+
+def test_nothing_is_gathered_where_nothing_is_remembered():
+    assert count("Learning to Reweight")["gathered_bytes"] == 0
 
 
 def test_two_networks_send_no_more_than_their_gradients():

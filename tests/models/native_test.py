@@ -347,7 +347,10 @@ def test_masks_survive_in_loss_and_metrics(jit_compile):
         labels = y.copy()
         labels[:, 4:] = padding
         model = compiled(
-            masked_network(), metrics=["accuracy"], jit_compile=jit_compile
+            masked_network(),
+            kb.weighting.DeepBilevel(num_shards=2),
+            metrics=["accuracy"],
+            jit_compile=jit_compile,
         )
         logs.append(model.train_on_batch(x, labels, return_dict=True))
     for name in ("loss", "accuracy"):

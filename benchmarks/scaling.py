@@ -58,7 +58,7 @@ PRESETS = {
         },
         "replicas": [2, 4],
         "memory": True,
-        "pairs": 5,
+        "pairs": 15,
         "seeds": [0],
     },
 }

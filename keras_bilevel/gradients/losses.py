@@ -61,8 +61,14 @@ def data_loss(model, part, training=True):
     """
     with data_losses_only():
         y_pred = predictions(model, part[0], training)
+    return y_pred, data_loss_of(model, part, y_pred, training)
+
+
+def data_loss_of(model, part, y_pred, training=True):
+    """Returns `data_loss` of what was predicted for `part[0]` before."""
+    with data_losses_only():
         value = loss(model, part, y_pred, training)
-    return y_pred, value * replicas.num_replicas()
+    return value * replicas.num_replicas()
 
 
 def predictions(model, x, training=True):

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_bilevel.gradients import losses
+from keras_bilevel.gradients import one_pass
 from keras_bilevel.gradients import replicas
 from keras_bilevel.gradients import state
 from keras_bilevel.gradients import vectors
@@ -40,7 +41,14 @@ def walk(model, weighting, batch, scale):
     upper = [visitor.visit(index) for index in range(split)]
     # With several validation shards, g_v is their sum.
     masked = [visitor.mask(seen, gradient) for gradient, seen in upper]
-    judge = replicas.reduce_sum([tf.add_n(g) for g in zip(*masked)])
+    packed = [tf.add_n(g) for g in zip(*masked)]
+    healthy = tf.stack([seen["healthy"] for _, seen in upper])
+    ones = tf.ones((visitor.layout.num_groups, split))
+    dense = visitor.dense_sums(tf.where(healthy, ones, 0.0), slice(split))
+    judge, dense = replicas.reduce_sum((packed, dense))
+    apart = visitor.dense_statistic(
+        call.alignments(d) for call, d in zip(visitor.dense, dense)
+    )
 
     keeps_gradients = "gram" in weighting.statistics
     if keeps_gradients and replicas.num_replicas() > 1:
@@ -53,11 +61,12 @@ def walk(model, weighting, batch, scale):
 
     def turn(index, total):
         gradient, seen = visitor.visit(index + split)
-        seen["alignment"] = vectors.inner_products(gradient, judge)
+        seen["alignment"] = visitor.layout.inner_products(gradient, judge)
+        seen["alignment"] += apart[index + split]
         if keeps_gradients:
             return total, {**seen, "gradient": gradient}
         weights = visitor.weigh(seen)
-        part = vectors.scale(gradient, weights)
+        part = visitor.layout.scale(gradient, weights)
         total = [t + p for t, p in zip(total, part)]
         return total, {**seen, "weights": weights}
 
@@ -90,21 +99,34 @@ class _Visitor:
         self.seeds = state.seed_states(model) if weighting.same_dropout else []
         self.first_seeds = state.read(self.seeds)
         self.layout = None
+        self.gradient = self.pass_of_its_own
+        self.dense = []
+        if one_pass.can_share(model, weighting, scale):
+            shared = one_pass.OnePass(model, weighting, self.shards)
+            self.gradient, self.dense = shared.gradient, shared.dense
+
+    def pass_of_its_own(self, index):
+        part = map_tensors(lambda t: t[index], self.shards)
+        state.write(self.seeds, self.first_seeds)
+        return losses.data_gradient(self.model, part, self.scale)
 
     def visit(self, index):
         """Returns the gradient of one shard and what was seen on the way."""
-        part = map_tensors(lambda t: t[index], self.shards)
-        state.write(self.seeds, self.first_seeds)
         before = state.read(self.moving)
-        y_pred, loss, gradient = losses.data_gradient(
-            self.model, part, self.scale
-        )
+        y_pred, loss, gradient = self.gradient(index)
         if self.layout is None:
             self.layout = vectors.Layout(
-                self.model, gradient, self.weighting.per_layer
+                self.model,
+                gradient,
+                self.weighting.per_layer,
+                apart={id(v) for call in self.dense for v in call.variables},
+            )
+            self.dense_norms = self.dense_statistic(
+                call.norms() for call in self.dense
             )
         gradient = self.layout.pack(gradient)
-        norm = vectors.inner_products(gradient, gradient)
+        norm = self.layout.inner_products(gradient, gradient)
+        norm += self.dense_norms[index]
         healthy = state.all_finite([loss, norm])
         healthy &= ~state.spoiled(self.moving, before)
         state.restore_unless(healthy, self.moving, before)
@@ -117,6 +139,34 @@ class _Visitor:
             "healthy": healthy,
         }
         return gradient, seen
+
+    def dense_statistic(self, values):
+        """Sums a statistic of each dense layer to one of each group.
+
+        Args:
+            values: Tensors of shape `(num_shards,)`.
+
+        Returns:
+            Tensor of shape `(num_shards, groups)`.
+        """
+        sums = [tf.zeros(self.weighting.num_shards)] * self.layout.num_groups
+        for call, value in zip(self.dense, values):
+            sums[self.layout.group_of(call.layer.kernel)] += value
+        return tf.stack(sums, axis=1)
+
+    def dense_sums(self, weights, shards):
+        """Returns weighted sums of gradients, a list for each dense layer.
+
+        Args:
+            weights: Tensor of shape `(groups, units)`.
+            shards: A slice, where these units are.
+        """
+        return [
+            call.weighted_sum(
+                weights[self.layout.group_of(call.layer.kernel)], shards
+            )
+            for call in self.dense
+        ]
 
     def mask(self, seen, gradient):
         """Returns zeros for the gradient of a shard that is not healthy."""
@@ -153,7 +203,9 @@ class _Visitor:
         """Normalises the weights and gathers what all shards have shown."""
         weights = tf.transpose(lower["weights"])
         factors = normalizer(self.weighting, weights)
-        total = vectors.scale(total, factors)
+        gradients = self.layout.unpack(self.layout.scale(total, factors))
+        split = slice(self.weighting.num_validation_shards, None)
+        dense = self.dense_sums(weights * factors[:, None], split)
         y_pred, masks, loss, healthy = (
             keras.tree.map_structure(
                 lambda last, *first: tf.concat([tf.stack(first), last], 0),
@@ -165,13 +217,23 @@ class _Visitor:
         y_pred, masks = keras.tree.map_structure(_merge, (y_pred, masks))
         return Step(
             variables=self.model.trainable_variables,
-            gradients=self.layout.unpack(total),
+            gradients=self.fill(gradients, dense),
             weights=finite_or_zero(weights * factors[:, None]),
             losses=tf.where(healthy, loss, 0.0),
             dropped=~healthy,
             batch=self.batch,
             y_pred=set_masks(y_pred, masks),
         )
+
+    def fill(self, gradients, dense):
+        """Puts the dense layers' gradients in their places."""
+        parts = {
+            id(variable): part
+            for call, parts in zip(self.dense, dense)
+            for variable, part in zip(call.variables, parts)
+        }
+        variables = self.model.trainable_variables
+        return [parts.get(id(v), g) for v, g in zip(variables, gradients)]
 
 
 def _synchronizes(model):

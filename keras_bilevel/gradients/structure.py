@@ -15,6 +15,24 @@ def map_tensors(function, structure):
     )
 
 
+def map_rows(function, y_pred):
+    """Maps predictions together with what Keras' losses look for on them.
+
+    Args:
+        function: Callable of a tensor, which acts on its rows.
+        y_pred: Structure of tensors.
+    """
+
+    def mapped(tensor):
+        result = function(tensor)
+        for name in ("_keras_mask", "_keras_logits"):
+            if getattr(tensor, name, None) is not None:
+                setattr(result, name, function(getattr(tensor, name)))
+        return result
+
+    return map_tensors(mapped, y_pred)
+
+
 def get_masks(y_pred):
     """Returns the Keras masks of predictions, a dict of place to mask."""
     places = enumerate(keras.tree.flatten(y_pred))

@@ -32,6 +32,8 @@ def test_all_methods_make_the_same_steps(metrics):
     steps = {name: run["steps"] for name, run in metrics.items()}
     # Fine-tuning's second part, a fifth of them, is counted by itself.
     assert steps.pop("finetune") == 6
+    # Four networks on three quarters of the source set each.
+    assert steps.pop("folds") == 4 * 5 * 5
     assert set(steps.values()) == {30}
 
 
@@ -41,6 +43,7 @@ def test_scores_find_wrong_labels_better_than_chance(metrics):
         assert scores[f"auroc_{name}"] > 0.6
     assert scores["noise_left"] < 0.9
     assert "auroc_alpha" not in metrics["noisy"]
+    assert metrics["folds"]["auroc_out_of_sample"] > 0.6
 
 
 def test_report_has_a_row_for_each_method(metrics):

@@ -40,6 +40,8 @@ def network(**kwargs):
         [
             keras.Input((INPUTS,)),
             keras.layers.Dense(7, activation="tanh", **kwargs),
+            # Large enough to do without the gradients of single shards.
+            keras.layers.Dense(16, activation="tanh"),
             keras.layers.Dense(CLASSES),
         ]
     )

@@ -30,9 +30,13 @@ OPTIONS = [
 ]
 
 
-def check_against_reference(num_shards, **options):
-    x, y = batch_of(num_examples=4 * num_shards)
-    network = tanh_network()
+# Dense layers of which gradients of single shards are never there.
+WIDE = {"inputs": 40, "hidden": 50}
+
+
+def check_against_reference(num_shards, inputs=5, hidden=7, **options):
+    x, y = batch_of(num_examples=4 * num_shards, inputs=inputs)
+    network = tanh_network(inputs, hidden)
     before = values(network.weights)
     model = compiled(network, kb.weighting.DeepBilevel(num_shards, **options))
     step = train_step(model, x, y)
@@ -58,9 +62,18 @@ def test_step_equals_numpy(num_shards, options):
     check_against_reference(num_shards, **options)
 
 
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("num_shards", [4, 16])
+def test_step_of_a_wide_network_equals_numpy(num_shards, options):
+    check_against_reference(num_shards, **WIDE, **options)
+
+
+@pytest.mark.parametrize("size", [{}, WIDE])
 @pytest.mark.parametrize("num_validation_shards", [2, 4, 7])
-def test_several_validation_shards_are_summed(num_validation_shards):
-    check_against_reference(8, num_validation_shards=num_validation_shards)
+def test_several_validation_shards_are_summed(num_validation_shards, size):
+    check_against_reference(
+        8, num_validation_shards=num_validation_shards, **size
+    )
 
 
 def test_two_shards_follow_plus_or_minus_the_gradient():

@@ -1,0 +1,272 @@
+"""One pass over the super-batch gives what a pass for each shard does."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_bilevel as kb
+from keras_bilevel.gradients import one_pass
+from keras_bilevel.gradients import scaling
+from tests.models.tools import batch_of
+from tests.models.tools import compiled
+from tests.models.tools import train_step
+
+EXAMPLES, SHARDS = 32, 8
+CAN_SHARE = one_pass.can_share
+
+
+def images():
+    return np.random.default_rng(1).normal(size=(EXAMPLES, 6, 6, 2))
+
+
+def words(length=5):
+    x = np.random.default_rng(1).integers(1, 11, (EXAMPLES, length))
+    x[:, 3:] = 0  # Padding.
+    return x
+
+
+def vectors():
+    return batch_of(EXAMPLES, inputs=30)[0]
+
+
+def convolutional():
+    return images(), [
+        layers.Conv2D(4, 3, activation="relu"),
+        layers.MaxPooling2D(2),
+        layers.SeparableConv2D(6, 2, activation="gelu"),
+        layers.Flatten(),
+        layers.LayerNormalization(),
+        layers.Dense(30, activation="elu"),
+    ]
+
+
+def wide():
+    return vectors(), [layers.Dense(40, activation="tanh")]
+
+
+def without_bias():
+    return vectors(), [layers.Dense(40, activation="relu", use_bias=False)]
+
+
+def frozen_bias():
+    x, (layer,) = wide()
+    layer.build((None, 30))
+    layer.bias.trainable = False
+    return x, [layer]
+
+
+def frozen_layer():
+    first = layers.Dense(20, activation="tanh", trainable=False)
+    return vectors(), [first, layers.Dense(25, activation="relu")]
+
+
+def called_twice():
+    layer = layers.Dense(30, activation="tanh")
+    return vectors(), [layer, layers.ReLU(), layer]
+
+
+def sequences():
+    return words(), [
+        layers.Embedding(11, 60),
+        layers.Dense(50, activation="relu"),
+        layers.GlobalAveragePooling1D(),
+    ]
+
+
+def nested():
+    x, hidden = wide()
+    inner = keras.Sequential([keras.Input((30,)), *hidden])
+    return x, [inner, layers.Dense(30)]
+
+
+MAKERS = [
+    convolutional,
+    wide,
+    without_bias,
+    frozen_bias,
+    frozen_layer,
+    called_twice,
+    sequences,
+    nested,
+]
+
+
+def network(make):
+    keras.utils.set_random_seed(1)
+    x, hidden = make()
+    last = layers.Dense(3, activation="softmax")
+    dtype = "int32" if x.dtype.kind == "i" else "float32"
+    inputs = keras.Input(x.shape[1:], dtype=dtype)
+    outputs = inputs
+    for layer in [*hidden, last]:
+        outputs = layer(outputs)
+    return x, keras.Model(inputs, outputs)
+
+
+def step_of(monkeypatch, shared, build, batch, **options):
+    """Returns a step with one pass, or with a pass for each shard."""
+    answers = []
+
+    def can_share(*args):
+        answers.append(CAN_SHARE(*args) and shared)
+        return answers[-1]
+
+    monkeypatch.setattr(one_pass, "can_share", can_share)
+    step = train_step(compiled(build(), **options), *batch)
+    assert answers == [shared]
+    return step
+
+
+def compare(monkeypatch, build, batch, **options):
+    """Checks that a step is the same in both ways; returns one of them."""
+    ours, theirs = (
+        step_of(monkeypatch, shared, build, batch, **options)
+        for shared in (True, False)
+    )
+    for name in ("weights", "losses", "dropped"):
+        np.testing.assert_allclose(
+            getattr(ours, name), getattr(theirs, name), rtol=1e-4, atol=1e-6
+        )
+    for a, b in zip(ours.gradients, theirs.gradients, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
+    keras.tree.map_structure(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+        ours.y_pred,
+        theirs.y_pred,
+    )
+    return ours
+
+
+def weighting(**options):
+    return kb.weighting.DeepBilevel(SHARDS, **options)
+
+
+@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize(
+    "options", [{}, {"per_layer": True}, {"num_validation_shards": 3}]
+)
+def test_one_pass_equals_many(monkeypatch, make, options):
+    x, _ = network(make)
+    y = batch_of(EXAMPLES)[1]
+    compare(
+        monkeypatch,
+        lambda: network(make)[1],
+        (x, y, np.linspace(0.5, 2.0, EXAMPLES, dtype="float32")),
+        weighting=weighting(**options),
+        loss="sparse_categorical_crossentropy",
+    )
+
+
+def test_shard_that_is_not_finite_is_left_out(monkeypatch):
+    x, y = batch_of(EXAMPLES, inputs=30)
+    x[9, 2] = np.nan
+    step = compare(
+        monkeypatch,
+        lambda: network(wide)[1],
+        (x, y),
+        weighting=weighting(),
+        loss="sparse_categorical_crossentropy",
+    )
+    np.testing.assert_array_equal(np.flatnonzero(step.dropped), [2])
+    assert all(np.isfinite(g).all() for g in step.gradients)
+
+
+def two_outputs():
+    keras.utils.set_random_seed(1)
+    a, b = keras.Input((30,), name="a"), keras.Input((5,), name="b")
+    hidden = layers.Dense(40, activation="tanh")(a)
+    joined = layers.Add()([layers.Dense(40)(b), hidden])
+    return keras.Model(
+        {"a": a, "b": b},
+        {"many": layers.Dense(3)(joined), "one": layers.Dense(1)(hidden)},
+    )
+
+
+def test_dicts_of_inputs_outputs_and_losses(monkeypatch):
+    x, y = batch_of(EXAMPLES, inputs=30)
+    compare(
+        monkeypatch,
+        two_outputs,
+        ({"a": x, "b": x[:, :5]}, {"many": y, "one": x[:, :1]}),
+        weighting=weighting(),
+        loss={
+            "many": keras.losses.SparseCategoricalCrossentropy(
+                from_logits=True
+            ),
+            "one": "mse",
+        },
+        loss_weights={"many": 1.0, "one": 3.0},
+    )
+
+
+def masked():
+    keras.utils.set_random_seed(1)
+    return keras.Sequential(
+        [
+            keras.Input((5,), dtype="int32"),
+            layers.Embedding(11, 8, mask_zero=True),
+            layers.Dense(30, activation="relu"),
+            layers.Dense(3),
+        ]
+    )
+
+
+def test_masks_reach_the_loss(monkeypatch):
+    x = words()
+    y = np.random.default_rng(0).integers(0, 3, x.shape)
+    ours = compare(monkeypatch, masked, (x, y), weighting=weighting())
+    y[x == 0] = 0  # Where the mask is, labels say nothing.
+    again = step_of(monkeypatch, True, masked, (x, y), weighting=weighting())
+    np.testing.assert_allclose(ours.losses, again.losses, rtol=1e-6)
+
+
+@pytest.mark.parametrize("num_shards", [8, 16])  # Unrolled and looped.
+def test_graph_and_xla_equal_eager(num_shards):
+    x, _ = network(convolutional)
+    y = batch_of(EXAMPLES)[1]
+    results = []
+    for options in ({"run_eagerly": True}, {}, {"jit_compile": True}):
+        model = compiled(
+            network(convolutional)[1],
+            kb.weighting.DeepBilevel(num_shards),
+            loss="sparse_categorical_crossentropy",
+            **options,
+        )
+        model.train_on_batch(x, y)
+        results.append([w.numpy() for w in model.weights])
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def alone(layer):
+    return keras.Sequential([keras.Input((30,)), layer, layers.Dense(3)])
+
+
+@pytest.mark.parametrize(
+    "build, options",
+    [
+        (lambda: alone(layers.BatchNormalization()), {}),
+        (lambda: alone(layers.Dense(9, activity_regularizer="l2")), {}),
+        (lambda: alone(layers.Dense(9, dtype="mixed_bfloat16")), {}),
+        (lambda: alone(layers.Dropout(0.5)), {"same_dropout": True}),
+    ],
+)
+def test_what_belongs_to_a_shard_takes_a_pass_for_each(build, options):
+    model = compiled(build(), weighting(**options))
+    scale = scaling.LossScale(model.optimizer)
+    assert not one_pass.can_share(model, model.weighting, scale)
+
+
+def test_exact_solver_has_the_gradients(monkeypatch):
+    x, _ = network(wide)
+    compare(
+        monkeypatch,
+        lambda: network(wide)[1],
+        (x, batch_of(EXAMPLES)[1]),
+        weighting=weighting(solver="exact"),
+        loss="sparse_categorical_crossentropy",
+    )

@@ -67,10 +67,11 @@ class DenseCall:
         weights = weights[:, None, None]
         inputs = tf.where(weights != 0.0, self.inputs[shards], 0.0)
         deltas = tf.math.multiply_no_nan(self.deltas[shards], weights)
-        kernel = tf.tensordot(inputs, deltas, [[0, 1], [0, 1]])
+        inputs, deltas = _as_matrix(inputs), _as_matrix(deltas)
+        kernel = tf.matmul(inputs, deltas, transpose_a=True)
         if not self.layer.use_bias:
             return [kernel]
-        return [kernel, tf.reduce_sum(deltas, axis=(0, 1))]
+        return [kernel, tf.reduce_sum(deltas, axis=0)]
 
 
 def is_worth_it(layer, rows):
@@ -84,3 +85,7 @@ def is_worth_it(layer, rows):
         return False
     inputs, units = layer.kernel.shape
     return math.prod(rows) * (inputs + units) <= inputs * units
+
+
+def _as_matrix(rows):
+    return tf.reshape(rows, (-1, rows.shape[-1]))

@@ -17,9 +17,11 @@ import tensorflow as tf
 
 from keras_bilevel.gradients import dense_layers
 from keras_bilevel.gradients import losses
+from keras_bilevel.gradients import state
 from keras_bilevel.gradients import taps
 from keras_bilevel.gradients.structure import map_rows
 from keras_bilevel.gradients.structure import map_tensors
+from keras_bilevel.gradients.structure import unstack
 
 
 def can_share(model, weighting, scale):
@@ -106,10 +108,10 @@ class OnePass:
                 y_pred = losses.predictions(model, x)
             self._y_pred = map_rows(lambda t: _cut(t, count), y_pred)
             parts = [
-                losses.data_loss_of(
-                    model, map_tensors(lambda t: t[i], shards), self._part(i)
+                _loss(model, part, y_pred)
+                for part, y_pred in zip(
+                    unstack(shards, count), unstack(self._y_pred, count)
                 )
-                for i in range(count)
             ]
             total = tf.add_n(parts)
         self._losses = tf.stack(parts)
@@ -156,6 +158,12 @@ class OnePass:
             self._losses[index],
             [sums.get(id(v)) for v in self._variables],
         )
+
+
+def _loss(model, part, y_pred):
+    # A shard that is not finite must not stay in the outputs' own losses.
+    with state.finite_only(state.moving_statistics(model)):
+        return losses.data_loss_of(model, part, y_pred)
 
 
 def _ids(variables):

@@ -36,20 +36,6 @@ def walk(model, weighting, batch, scale):
     Returns:
         A `Step`.
     """
-    visitor = _Visitor(model, weighting, batch, scale)
-    split = weighting.num_validation_shards
-    upper = [visitor.visit(index) for index in range(split)]
-    # With several validation shards, g_v is their sum.
-    masked = [visitor.mask(seen, gradient) for gradient, seen in upper]
-    packed = [tf.add_n(g) for g in zip(*masked)]
-    healthy = tf.stack([seen["healthy"] for _, seen in upper])
-    ones = tf.ones((visitor.layout.num_groups, split))
-    dense = visitor.dense_sums(tf.where(healthy, ones, 0.0), slice(split))
-    judge, dense = replicas.reduce_sum((packed, dense))
-    apart = visitor.dense_statistic(
-        call.alignments(d) for call, d in zip(visitor.dense, dense)
-    )
-
     keeps_gradients = "gram" in weighting.statistics
     if keeps_gradients and replicas.num_replicas() > 1:
         raise ValueError(
@@ -58,11 +44,22 @@ def walk(model, weighting, batch, scale):
             f"Received: statistics={weighting.statistics}. Use "
             "`solver='diagonal'`, or one replica."
         )
+    visitor = _Visitor(model, weighting, batch, scale)
+    split = weighting.num_validation_shards
+    gradients, upper = zip(*(visitor.visit(index) for index in range(split)))
+    judge, dense_alignments = visitor.judge(gradients, upper)
+
+    if visitor.layout.is_empty():
+        # All is known of all shards: there is nothing to walk.
+        _, lower = visitor.visit(slice(split, None))
+        lower["alignment"] = dense_alignments[split:]
+        lower["weights"] = tf.transpose(visitor.weigh_all(lower))
+        return visitor.finish([], upper, lower)
 
     def turn(index, total):
         gradient, seen = visitor.visit(index + split)
         seen["alignment"] = visitor.layout.inner_products(gradient, judge)
-        seen["alignment"] += apart[index + split]
+        seen["alignment"] += dense_alignments[index + split]
         if keeps_gradients:
             return total, {**seen, "gradient": gradient}
         weights = visitor.weigh(seen)
@@ -70,7 +67,7 @@ def walk(model, weighting, batch, scale):
         total = [t + p for t, p in zip(total, part)]
         return total, {**seen, "weights": weights}
 
-    like = {**upper[0][1], "alignment": upper[0][1]["norm"]}
+    like = {**upper[0], "alignment": upper[0]["norm"]}
     like.update(
         {"gradient": judge} if keeps_gradients else {"weights": like["norm"]}
     )
@@ -83,7 +80,7 @@ def walk(model, weighting, batch, scale):
     )
     if keeps_gradients:
         total, lower["weights"] = visitor.solve(lower)
-    return visitor.finish(total, [seen for _, seen in upper], lower)
+    return visitor.finish(total, upper, lower)
 
 
 class _Visitor:
@@ -127,7 +124,8 @@ class _Visitor:
         gradient = self.layout.pack(gradient)
         norm = self.layout.inner_products(gradient, gradient)
         norm += self.dense_norms[index]
-        healthy = state.all_finite([loss, norm])
+        healthy = tf.math.is_finite(loss)
+        healthy &= tf.reduce_all(tf.math.is_finite(norm), axis=-1)
         healthy &= ~state.spoiled(self.moving, before)
         state.restore_unless(healthy, self.moving, before)
         loss = tf.cast(loss, tf.float32)
@@ -139,6 +137,28 @@ class _Visitor:
             "healthy": healthy,
         }
         return gradient, seen
+
+    def judge(self, gradients, upper):
+        """Sums the upper level's gradients over its shards and all replicas.
+
+        Args:
+            gradients: List of what `visit` returns for each validation shard.
+            upper: List of what was seen there.
+
+        Returns:
+            Tuple of the upper-level gradient, packed, and the alignments with
+            what is not packed of it, `(num_shards, groups)`.
+        """
+        masked = [self.mask(*pair) for pair in zip(upper, gradients)]
+        packed = [tf.add_n(vectors) for vectors in zip(*masked)]
+        healthy = tf.stack([seen["healthy"] for seen in upper])
+        ones = tf.ones((self.layout.num_groups, len(upper)))
+        dense = self.dense_sums(tf.where(healthy, ones, 0.0), slice(len(upper)))
+        packed, dense = replicas.reduce_sum((packed, dense))
+        return packed, self.dense_statistic(
+            call.alignments(direction)
+            for call, direction in zip(self.dense, dense)
+        )
 
     def dense_statistic(self, values):
         """Sums a statistic of each dense layer to one of each group.
@@ -180,22 +200,25 @@ class _Visitor:
         weights = self.weighting.call(**statistics)[:, 0]
         return self.scale.mask(seen["healthy"], weights)
 
-    def solve(self, seen):
-        """Weighs all shards at once, from their Gram matrix."""
+    def weigh_all(self, seen, gram=None):
+        """Returns the weights of all shards, `(groups, shards)`."""
         healthy = seen["healthy"]
-        stacked = [
-            self.scale.mask(healthy[:, None], g) for g in seen["gradient"]
-        ]
         statistics = {
             name: self.scale.mask(healthy, tf.transpose(seen[name]))
             for name in ("alignment", "norm")
         }
         statistics["loss"] = self.scale.mask(healthy, seen["loss"])[None]
-        statistics["gram"] = vectors.gram_matrix(stacked)
+        statistics["gram"] = gram
         weights = self.weighting.call(
             **{name: statistics[name] for name in self.weighting.statistics}
         )
-        weights = self.scale.mask(healthy, weights)
+        return self.scale.mask(healthy, weights)
+
+    def solve(self, seen):
+        """Weighs all shards from their Gram matrix, and sums them."""
+        healthy = seen["healthy"][:, None]
+        stacked = [self.scale.mask(healthy, g) for g in seen["gradient"]]
+        weights = self.weigh_all(seen, gram=vectors.gram_matrix(stacked))
         total = vectors.weighted_sum(stacked, weights)
         return total, tf.transpose(weights)
 

@@ -1,6 +1,7 @@
 """Nested structures of tensors in which some places are empty."""
 
 import keras
+import tensorflow as tf
 
 
 def tensors(structure):
@@ -31,6 +32,21 @@ def map_rows(function, y_pred):
         return result
 
     return map_tensors(mapped, y_pred)
+
+
+def unstack(structure, count):
+    """Returns a list with the `count` rows of a structure of tensors.
+
+    Masks and logits are cut with their predictions.
+    """
+    rows = {}
+
+    def row(tensor, i):
+        if id(tensor) not in rows:
+            rows[id(tensor)] = tf.unstack(tensor, count)
+        return rows[id(tensor)][i]
+
+    return [map_rows(lambda t: row(t, i), structure) for i in range(count)]
 
 
 def get_masks(y_pred):

@@ -47,6 +47,10 @@ class Layout:
         """Returns the number of a variable's group."""
         return self._group_of[id(variable)]
 
+    def is_empty(self):
+        """Returns whether nothing is packed."""
+        return not self._packed
+
     def pack(self, gradient):
         """Returns a list of vectors, for each group where there is one."""
         return [

@@ -185,21 +185,33 @@ def two_outputs():
     )
 
 
+TWO_LOSSES = {
+    "loss": {
+        "many": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        "one": "mse",
+    },
+    "loss_weights": {"many": 1.0, "one": 3.0},
+}
+
+
+def two_labels(x, y):
+    return {"a": x, "b": x[:, :5]}, {"many": y, "one": x[:, :1]}
+
+
 def test_dicts_of_inputs_outputs_and_losses(monkeypatch):
-    x, y = batch_of(EXAMPLES, inputs=30)
+    batch = two_labels(*batch_of(EXAMPLES, inputs=30))
     compare(
-        monkeypatch,
-        two_outputs,
-        ({"a": x, "b": x[:, :5]}, {"many": y, "one": x[:, :1]}),
-        weighting=weighting(),
-        loss={
-            "many": keras.losses.SparseCategoricalCrossentropy(
-                from_logits=True
-            ),
-            "one": "mse",
-        },
-        loss_weights={"many": 1.0, "one": 3.0},
+        monkeypatch, two_outputs, batch, weighting=weighting(), **TWO_LOSSES
     )
+
+
+def test_trackers_of_outputs_stay_finite():
+    x, y = batch_of(EXAMPLES, inputs=30)
+    x[9, 2] = np.nan
+    model = compiled(two_outputs(), weighting(), **TWO_LOSSES)
+    logs = model.train_on_batch(*two_labels(x, y), return_dict=True)
+    assert logs["dropped_shards"] == 1
+    assert all(np.isfinite(value) for value in logs.values()), logs
 
 
 def masked():

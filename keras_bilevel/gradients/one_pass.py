@@ -53,7 +53,16 @@ def _is_special(layer):
 
 @dataclasses.dataclass(frozen=True)
 class _Call:
-    """A call of a layer: `output = function(*inputs)`, without activation."""
+    """A call of a layer, up to its activation.
+
+    Attributes:
+        layer: The layer.
+        function: What was called, `output = function(*args, **kwargs)`.
+        variables: List of the layer's own trainable variables.
+        inputs: Tuple of `args` and `kwargs`.
+        output: Tensor of shape `(batch_size, ...)`.
+        deltas: The derivatives of the loss in it.
+    """
 
     layer: keras.Layer
     function: Callable
@@ -62,13 +71,20 @@ class _Call:
     output: tf.Tensor
     deltas: tf.Tensor = None
 
+    def by_shard(self, deltas, num_shards):
+        """Returns the call with all tensors cut, but for the output."""
+        cut = functools.partial(_cut, num_shards=num_shards)
+        return dataclasses.replace(
+            self, inputs=_map_inputs(cut, self.inputs), deltas=cut(deltas)
+        )
+
     def gradient(self, index):
         """Returns the gradient of one shard in the layer's variables."""
         values = [variable.value for variable in self.variables]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
-            inputs = map_tensors(lambda t: t[index], self.inputs)
-            output = self.function(*inputs)
+            args, kwargs = _map_inputs(lambda t: t[index], self.inputs)
+            output = self.function(*args, **kwargs)
         return tape.gradient(output, values, self.deltas[index])
 
     def is_dense(self):
@@ -80,8 +96,9 @@ class _Call:
         )
 
     def as_dense(self):
+        (inputs,) = filter(tf.is_tensor, keras.tree.flatten(self.inputs))
         return dense_layers.DenseCall(
-            self.layer, _rows(self.inputs[0]), _rows(self.deltas)
+            self.layer, _rows(inputs), _rows(self.deltas)
         )
 
 
@@ -117,11 +134,7 @@ class OnePass:
         self._losses = tf.stack(parts)
         deltas = tape.gradient(total, [call.output for call in calls])
         calls = [
-            dataclasses.replace(
-                call,
-                inputs=map_tensors(lambda t: _cut(t, count), call.inputs),
-                deltas=_cut(delta, count),
-            )
+            call.by_shard(delta, count)
             for call, delta in zip(calls, deltas)
             if delta is not None
         ]
@@ -152,7 +165,7 @@ class OnePass:
             for variable, part in zip(call.variables, call.gradient(index)):
                 # A layer may have been called several times.
                 before = sums.get(id(variable), 0.0)
-                sums[id(variable)] = before + _dense(part)
+                sums[id(variable)] = before + _as_float32(part)
         return (
             self._part(index),
             self._losses[index],
@@ -189,9 +202,9 @@ def _recorded(network, trainable, calls):
 
 
 def _record(layer, call, variables, calls, *args, **kwargs):
-    linear = functools.partial(_without_activation, layer, call, **kwargs)
-    output = linear(*args)
-    calls.append(_Call(layer, linear, variables, args, output))
+    linear = functools.partial(_without_activation, layer, call)
+    output = linear(*args, **kwargs)
+    calls.append(_Call(layer, linear, variables, (args, kwargs), output))
     activation = getattr(layer, "activation", None)
     return output if activation is None else activation(output)
 
@@ -220,9 +233,16 @@ def _cut(batch, num_shards):
 
 def _rows(cut):
     """Reshapes `(num_shards, ..., size)` to `(num_shards, rows, size)`."""
-    return _dense(tf.reshape(cut, (cut.shape[0], -1, cut.shape[-1])))
+    return _as_float32(tf.reshape(cut, (cut.shape[0], -1, cut.shape[-1])))
 
 
-def _dense(gradient):
-    """Makes one tensor of the rows of an embedding."""
-    return tf.cast(tf.convert_to_tensor(gradient), tf.float32)
+def _as_float32(tensor):
+    """Returns a dense tensor: embeddings' gradients are some rows only."""
+    return tf.cast(tf.convert_to_tensor(tensor), tf.float32)
+
+
+def _map_inputs(function, inputs):
+    """Maps the tensors among a layer's arguments."""
+    return keras.tree.map_structure(
+        lambda t: function(t) if tf.is_tensor(t) else t, inputs
+    )

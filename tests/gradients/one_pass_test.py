@@ -74,6 +74,11 @@ def sequences():
     ]
 
 
+def called_by_keyword():
+    x, (layer,) = wide()
+    return x, [lambda t: layer(inputs=t)]
+
+
 def nested():
     x, hidden = wide()
     inner = keras.Sequential([keras.Input((30,)), *hidden])
@@ -88,6 +93,7 @@ MAKERS = [
     frozen_layer,
     called_twice,
     sequences,
+    called_by_keyword,
     nested,
 ]
 

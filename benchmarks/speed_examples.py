@@ -20,7 +20,7 @@ from benchmarks import networks
 from benchmarks import render
 from benchmarks import runner
 from benchmarks import speed
-from keras_bilevel.gradients import taps
+from keras_bilevel.gradients import calls
 
 # Network, source and target examples, weighting.
 FITS = [
@@ -31,7 +31,7 @@ FITS = [
     ("mlp", 128, 32, "soseleto"),
 ]
 STEPS = {"cnn": 8, "cnn_bn": 8, "mlp": 100}
-WAYS = ["taps", "double", "forward", "vectorised", "one by one"]
+WAYS = ["calls", "double", "forward", "vectorised", "one by one"]
 # Beyond this, tracing takes minutes.
 LARGEST = {"one by one": 64}
 TARGET_SIZE = 32
@@ -161,18 +161,24 @@ def _values(network):
     return [variable.value for variable in network.trainable_variables]
 
 
-def _taps(network, x, y, judge):
+def _calls(network, x, y, judge):
     """What `fit` does where no layer mixes examples."""
-    directions = {id(v): u for v, u in zip(network.trainable_variables, judge)}
+    variables = network.trainable_variables
+    directions = {id(v): u for v, u in zip(variables, judge)}
     with (
         tf.GradientTape() as tape,
-        taps.tapped(network, directions) as tapped,
+        calls.recorded(network, variables) as recorded,
     ):
         loss = tf.reduce_mean(_losses(network, x, y))
     gradient, deltas = tape.gradient(
-        loss, (_values(network), [output for output, _ in tapped])
+        loss, (_values(network), [call.output for call in recorded])
     )
-    return gradient, taps.contract(tapped, deltas) * len(x)
+    products = [
+        tf.reshape(delta * call.tangent(directions), (len(x), -1))
+        for call, delta in zip(recorded, deltas)
+    ]
+    alignment = tf.add_n([tf.reduce_sum(p, axis=1) for p in products])
+    return gradient, alignment * len(x)
 
 
 def _double(network, x, y, judge):
@@ -229,7 +235,7 @@ def _one_by_one(network, x, y, judge):
 
 
 _WAYS = {
-    "taps": _taps,
+    "calls": _calls,
     "double": _double,
     "forward": _forward,
     "vectorised": _vectorised,
@@ -287,7 +293,7 @@ def _report(records):
         "fit: `BilevelModel.fit` over plain `fit` on the same source and "
         "target examples. The others: the weighted gradient and all "
         "alignments, as a bare function, over the plain gradient of the same "
-        "examples. taps and double are what the package does (without and "
+        "examples. calls and double are what the package does (without and "
         "with layers that mix examples); one by one is a backward pass for "
         "each example.",
         "Vectorised: `tf.vectorized_map`, a gradient of every example in "

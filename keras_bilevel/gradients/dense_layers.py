@@ -9,6 +9,7 @@ each shard, and no gradient of a single shard in memory.
 import dataclasses
 import math
 
+import keras
 import tensorflow as tf
 from keras import layers
 
@@ -27,6 +28,32 @@ class DenseCall:
     layer: layers.Dense
     inputs: tf.Tensor
     deltas: tf.Tensor
+
+    @classmethod
+    def of(cls, call, deltas):
+        """Returns it of a `Call` and its deltas, `(num_shards, ...)`."""
+        (inputs,) = filter(tf.is_tensor, keras.tree.flatten(call.inputs))
+        count = deltas.shape[0]
+        return cls(
+            call.layer, *(_by_shard(rows, count) for rows in (inputs, deltas))
+        )
+
+    @staticmethod
+    def is_worth_it(call, deltas):
+        """Returns whether its factors are the cheaper form of a gradient.
+
+        Args:
+            call: A `Call`, the only one of its layer.
+            deltas: Its deltas, `(num_shards, ...)`.
+        """
+        rows = deltas.shape[1:-1]
+        if type(call.layer) is not layers.Dense or None in rows:
+            return False
+        # Nothing is frozen, and there are no variables of LoRA.
+        if len(call.variables) != 1 + call.layer.use_bias:
+            return False
+        inputs, units = call.layer.kernel.shape
+        return math.prod(rows) * (inputs + units) <= inputs * units
 
     @property
     def variables(self):
@@ -74,17 +101,11 @@ class DenseCall:
         return [kernel, tf.reduce_sum(deltas, axis=0)]
 
 
-def is_worth_it(layer, rows):
-    """Returns whether the factors of a layer's gradient are the cheaper form.
-
-    Args:
-        layer: A built layer.
-        rows: Shape of the rows in a shard, `None` where it is not known.
-    """
-    if type(layer) is not layers.Dense or None in rows:
-        return False
-    inputs, units = layer.kernel.shape
-    return math.prod(rows) * (inputs + units) <= inputs * units
+def _by_shard(rows, num_shards):
+    """Reshapes to `(num_shards, rows, size)`, float32."""
+    return tf.cast(
+        tf.reshape(rows, (num_shards, -1, rows.shape[-1])), tf.float32
+    )
 
 
 def _as_matrix(rows):

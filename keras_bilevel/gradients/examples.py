@@ -1,26 +1,17 @@
-"""One weighted gradient from single examples, by double back-propagation.
-
-With the weights w as `sample_weight`, s(w) = <grad L(w), u> is linear in w and
-ds/dw_j is the alignment of example j's part of the loss with the upper-level
-gradient u, exactly. No gradient of a single example is ever stored. Networks
-of which that is known take the shorter way of `taps`.
-"""
+"""One weighted gradient from single examples, of which none is ever stored."""
 
 import tensorflow as tf
 
+from keras_bilevel.gradients import example_passes
 from keras_bilevel.gradients import losses
 from keras_bilevel.gradients import replicas
 from keras_bilevel.gradients import state
-from keras_bilevel.gradients import taps
 from keras_bilevel.gradients.bad_examples import without_bad
 from keras_bilevel.gradients.normalize import finite_or_zero
 from keras_bilevel.gradients.normalize import normalizer
 from keras_bilevel.gradients.step import Step
 from keras_bilevel.gradients.step import Upper
 from keras_bilevel.weighting.weighting import Weighting
-
-# Nothing beside any other weight, in float32, but not 0.
-_ALMOST_ZERO = 2.0**-40
 
 
 def walk(model, weighting, upper, lower, scale):
@@ -63,11 +54,11 @@ def walk(model, weighting, upper, lower, scale):
         weights = weighting.recall(lower.ids)
     is_known = weights is not None
     point = tf.where(good, weights[0] if is_known else 1.0, 0.0)
-    source = _Pass(network, variables, lower, point, judge, scale, is_known)
-
-    healthy = state.all_finite(
-        [g for g in [*own, *source.gradient] if g is not None]
+    source = example_passes.make(
+        network, variables, lower, point, judge, scale, is_known
     )
+
+    healthy = _all_finite([*own, *source.evidence])
     healthy &= ~state.spoiled(moving, before)
     # A bad target, or a bad gradient, on one replica spoils the step of all.
     healthy = replicas.on_all(healthy)
@@ -87,14 +78,16 @@ def walk(model, weighting, upper, lower, scale):
             },
             learning_rate,
         )
-    gradient = source.gradient
-    if not is_known:
+    if is_known:
+        gradient = source.gradient
+    else:
         weights = weighting.recall(lower.ids)
         if weights is None:
             weights = _weigh(weighting, statistics)
         gradient = source.at(
             _per_mean(weighting, tf.where(usable, weights[0], 0.0))
         )
+        healthy &= replicas.on_all(_all_finite(gradient))
     lower_share = 1.0 if weighting.l1_normalize else replicas.num_replicas()
     gradient = [
         _divide(g, lower_share)
@@ -124,104 +117,8 @@ def _remembers(weighting):
     return type(weighting).update is not Weighting.update
 
 
-class _Pass:
-    """A pass over the source batch, and how it depends on the weights.
-
-    Args:
-        network: The `Wrapper` of the source network.
-        variables: List of the trainable variables.
-        batch: The source `Batch`.
-        point: Float tensor of shape `(source_size,)`, the weights w.
-        judge: List of the tensors of u, `None` outside of theta.
-        scale: The `LossScale`.
-        is_final: Boolean, whether `point` are the weights of the step.
-
-    Attributes:
-        y_pred: The predictions.
-        gradient: List with the gradient of L(w), `None` where there is none.
-        statistics: Dict of tensors of shape `(source_size,)`.
-        constant: Scalar, the part of L that no example's weight changes.
-    """
-
-    def __init__(
-        self, network, variables, batch, point, judge, scale, is_final
-    ):
-        self._variables = variables
-        self._scale = scale
-        count = tf.cast(tf.shape(point)[0], tf.float32)
-        # In float16 the tangents along u would underflow.
-        length = tf.linalg.global_norm([u for u in judge if u is not None])
-        length = tf.where(length > 0, length, 1.0)
-        judge = [None if u is None else u / length for u in judge]
-        can_tap = not scale.is_active and taps.can_tap(network.model)
-        if can_tap:
-            # The deltas of an example that weighs 0 would be lost.
-            point = tf.maximum(point, _ALMOST_ZERO)
-        self._point = point
-
-        with tf.GradientTape(
-            persistent=True, watch_accessed_variables=not is_final
-        ) as self._outer:
-            self._outer.watch(point)
-            with (
-                tf.GradientTape() as inner,
-                taps.tapped(
-                    network.model, _by_id(variables, judge) if can_tap else {}
-                ) as tapped,
-            ):
-                inner.watch(point)
-                self.y_pred, loss = losses.data_loss(
-                    network, losses.weighted(batch, point)
-                )
-                scaled = scale.up(loss)
-            # L(w) is affine in w, so its slopes are the examples' own losses.
-            (self._slopes,), gradient, deltas = inner.gradient(
-                scaled, ([point], variables, [output for output, _ in tapped])
-            )
-            # The scale stays in until the second derivative is taken.
-            gradient = [_dense(g) for g in gradient]
-            # A loss may have gone around a layer's output.
-            can_tap = can_tap and all(d is not None for d in deltas)
-            if not can_tap:
-                projection = _inner_product(gradient, judge)
-        if can_tap:
-            alignment = taps.contract(tapped, deltas) / point
-        else:
-            alignment = scale.down(self._outer.gradient(projection, point))
-        self.gradient = [scale.down(g) for g in gradient]
-        slopes = scale.down(self._slopes)
-        self.statistics = {
-            "alignment": alignment * length * count,
-            "loss": slopes * count,
-        }
-        self.constant = tf.cast(loss, tf.float32) - tf.reduce_sum(
-            tf.math.multiply_no_nan(slopes, point)
-        )
-
-    def at(self, weights):
-        """Returns the gradient at other weights: L is affine in them."""
-        change = self._outer.gradient(
-            self._slopes, self._variables, weights - self._point
-        )
-        return [
-            None if g is None else g + self._scale.down(c)
-            for g, c in zip(self.gradient, change)
-        ]
-
-
-def _by_id(variables, values):
-    pairs = zip(variables, values)
-    return {id(v): value for v, value in pairs if value is not None}
-
-
-def _inner_product(a, b):
-    return tf.add_n(
-        [
-            tf.reduce_sum(x * y)
-            for x, y in zip(a, b)
-            if x is not None and y is not None
-        ]
-    )
+def _all_finite(tensors):
+    return state.all_finite([t for t in tensors if t is not None])
 
 
 def _ids(network):
@@ -240,12 +137,6 @@ def _per_mean(weighting, weights):
     if not weighting.l1_normalize:
         return weights
     return weights * tf.cast(tf.shape(weights)[0], tf.float32)
-
-
-def _dense(gradient):
-    if gradient is None:
-        return None
-    return tf.cast(tf.convert_to_tensor(gradient), tf.float32)
 
 
 def _divide(gradient, count):

@@ -1,4 +1,4 @@
-"""Where the short way to the alignments may be taken, and where not."""
+"""Which networks keep examples apart, and what follows from that."""
 
 import keras
 import numpy as np
@@ -8,7 +8,7 @@ from keras import layers
 from keras import ops
 
 import keras_bilevel as kb
-from keras_bilevel.gradients import taps
+from keras_bilevel.gradients import calls
 from tests.models.tools import batch_of
 from tests.models.tools import compiled
 from tests.models.tools import tanh_network
@@ -31,8 +31,8 @@ def functional():
 
 
 @pytest.mark.parametrize("make", [tanh_network, functional])
-def test_known_networks_are_tapped(make):
-    assert taps.can_tap(make())
+def test_known_networks_keep_examples_apart(make):
+    assert calls.keeps_rows_apart(make())
 
 
 @pytest.mark.parametrize(
@@ -45,12 +45,15 @@ def test_known_networks_are_tapped(make):
         ),
         lambda: own_activation(),
         lambda: keras.Sequential(
+            [keras.Input((5,)), layers.Dense(3, activity_regularizer="l2")]
+        ),
+        lambda: keras.Sequential(
             [keras.Input(batch_shape=(4, 5)), layers.LayerNormalization(axis=0)]
         ),
     ],
 )
 def test_what_may_mix_examples_is_not(make):
-    assert not taps.can_tap(make())
+    assert not calls.keeps_rows_apart(make())
 
 
 def own_activation():
@@ -66,7 +69,9 @@ def test_both_ways_agree_when_weights_reach_their_bounds(monkeypatch):
     seen = []
     source, target = (*batch_of(12), np.arange(12)), batch_of(6, seed=1)
     for is_allowed in (True, False):
-        monkeypatch.setattr(taps, "can_tap", lambda _, yes=is_allowed: yes)
+        monkeypatch.setattr(
+            calls, "keeps_rows_apart", lambda _, yes=is_allowed: yes
+        )
         keras.utils.set_random_seed(0)
         network = tanh_network()
         model = compiled(network, kb.weighting.Soseleto(12, alpha_lr=200.0))
@@ -86,8 +91,7 @@ def test_both_ways_agree_when_weights_reach_their_bounds(monkeypatch):
 
 def test_layers_are_as_they_were_after_an_error():
     network = functional()
-    directions = {id(v): v.value for v in network.trainable_variables}
     with pytest.raises(ValueError, match="stop"):
-        with taps.tapped(network, directions):
+        with calls.recorded(network, network.trainable_variables):
             raise ValueError("stop")
     assert all("call" not in vars(layer) for layer in network.layers)

@@ -142,24 +142,33 @@ class _ByCalls(_Pass):
             tangent = call.tangent(directions)
             if tangent is not None:
                 alignment += _products_of_rows(delta, tangent)
+        deltas = [delta for _, delta in self._calls]
         if is_final:
-            self.gradient = self.at(point)
+            self.gradient = self._gradient(deltas)
             self.evidence = self.gradient
         else:
-            self.evidence = [delta for _, delta in self._calls]
+            self.evidence = deltas
         self._read(loss, slopes, alignment / point)
 
     def at(self, weights):
         """Returns the gradient at other weights: deltas are linear in them."""
         factors = weights / self._point
+        return self._gradient(
+            [_scale_rows(delta, factors) for _, delta in self._calls]
+        )
+
+    def _gradient(self, deltas):
         sums = {}
-        for call, delta in self._calls:
-            shape = (-1, *[1] * (len(delta.shape) - 1))
-            rows = delta * tf.cast(tf.reshape(factors, shape), delta.dtype)
-            for variable, part in zip(call.variables, call.gradient(rows)):
+        for (call, _), delta in zip(self._calls, deltas):
+            for variable, part in zip(call.variables, call.gradient(delta)):
                 # A layer may have been called several times.
                 sums[id(variable)] = sums.get(id(variable), 0.0) + part
         return [sums.get(id(variable)) for variable in self._variables]
+
+
+def _scale_rows(tensor, factors):
+    shape = (-1, *[1] * (len(tensor.shape) - 1))
+    return tensor * tf.cast(tf.reshape(factors, shape), tensor.dtype)
 
 
 def _products_of_rows(a, b):

@@ -128,8 +128,14 @@ class _ByCalls(_Pass):
             self.y_pred, loss = losses.data_loss(
                 network, losses.weighted(batch, point)
             )
-        slopes, deltas = tape.gradient(
-            loss, (point, [call.output for call in recorded])
+        # Asked for together, deltas need not wait in memory for the gradient.
+        slopes, deltas, gradient = tape.gradient(
+            loss,
+            (
+                point,
+                [call.output for call in recorded],
+                variables if is_final else [],
+            ),
         )
         self._calls = [
             pair for pair in zip(recorded, deltas) if pair[1] is not None
@@ -142,25 +148,20 @@ class _ByCalls(_Pass):
             tangent = call.tangent(directions)
             if tangent is not None:
                 alignment += _products_of_rows(delta, tangent)
-        deltas = [delta for _, delta in self._calls]
         if is_final:
-            self.gradient = self._gradient(deltas)
+            self.gradient = [_dense(g) for g in gradient]
             self.evidence = self.gradient
         else:
-            self.evidence = deltas
+            self.evidence = [delta for _, delta in self._calls]
         self._read(loss, slopes, alignment / point)
 
     def at(self, weights):
         """Returns the gradient at other weights: deltas are linear in them."""
         factors = weights / self._point
-        return self._gradient(
-            [_scale_rows(delta, factors) for _, delta in self._calls]
-        )
-
-    def _gradient(self, deltas):
         sums = {}
-        for (call, _), delta in zip(self._calls, deltas):
-            for variable, part in zip(call.variables, call.gradient(delta)):
+        for call, delta in self._calls:
+            rows = _scale_rows(delta, factors)
+            for variable, part in zip(call.variables, call.gradient(rows)):
                 # A layer may have been called several times.
                 sums[id(variable)] = sums.get(id(variable), 0.0) + part
         return [sums.get(id(variable)) for variable in self._variables]

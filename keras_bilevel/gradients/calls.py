@@ -176,6 +176,23 @@ class Call:
         return outer.gradient(projection, cotangent)
 
 
+def summed(parts, variables):
+    """Sums gradients of calls: a layer may have been called several times.
+
+    Args:
+        parts: Iterable of a `Call` and what its `gradient` returns.
+        variables: List of the trainable variables.
+
+    Returns:
+        List with the gradient of each variable, `None` where no call has it.
+    """
+    sums = {}
+    for call, gradient in parts:
+        for variable, part in zip(call.variables, gradient):
+            sums[id(variable)] = sums.get(id(variable), 0.0) + part
+    return [sums.get(id(variable)) for variable in variables]
+
+
 @contextlib.contextmanager
 def recorded(network, variables):
     """Lets the layers of a network leave their calls.

@@ -73,7 +73,7 @@ class DenseCall:
         """Returns the inner products with a direction, `(num_shards,)`.
 
         Args:
-            direction: List of tensors, as `gradient` returns.
+            direction: List of tensors, as `weighted_sum` returns.
         """
         tangents = tf.tensordot(self.inputs, direction[0], 1)
         if self.layer.use_bias:
@@ -84,8 +84,8 @@ class DenseCall:
         """Returns the weighted sum of the gradients of some shards.
 
         Args:
-            weights: Tensor of a weight for each of them; 0 leaves out a shard
-                even where it is not finite.
+            weights: Tensor of shape `(shards,)`; 0 leaves out a shard even
+                where it is not finite.
             shards: A slice.
 
         Returns:

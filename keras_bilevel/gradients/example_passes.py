@@ -149,7 +149,7 @@ class _ByCalls(_Pass):
             if tangent is not None:
                 alignment += _products_of_rows(delta, tangent)
         if is_final:
-            self.gradient = [_dense(g) for g in gradient]
+            self.gradient = [scale.down(g) for g in gradient]
             self.evidence = self.gradient
         else:
             self.evidence = [delta for _, delta in self._calls]
@@ -158,13 +158,11 @@ class _ByCalls(_Pass):
     def at(self, weights):
         """Returns the gradient at other weights: deltas are linear in them."""
         factors = weights / self._point
-        sums = {}
-        for call, delta in self._calls:
-            rows = _scale_rows(delta, factors)
-            for variable, part in zip(call.variables, call.gradient(rows)):
-                # A layer may have been called several times.
-                sums[id(variable)] = sums.get(id(variable), 0.0) + part
-        return [sums.get(id(variable)) for variable in self._variables]
+        parts = [
+            (call, call.gradient(_scale_rows(delta, factors)))
+            for call, delta in self._calls
+        ]
+        return calls.summed(parts, self._variables)
 
 
 def _scale_rows(tensor, factors):

@@ -100,23 +100,25 @@ class OnePass:
         """Returns predictions, loss and gradient of one shard.
 
         Args:
-            index: Integer, or integer scalar tensor.
+            index: Integer or integer scalar tensor; a slice of several shards
+                where `dense` has all there is.
 
         Returns:
             As `losses.data_gradient`; `None` for what `dense` has, too.
         """
-        sums = {}
-        for call, deltas in self._calls:
-            parts = call.gradient_of_rows(
-                lambda t: self._cut(t)[index], deltas[index]
+        parts = [
+            (
+                call,
+                call.gradient_of_rows(
+                    lambda t: self._cut(t)[index], deltas[index]
+                ),
             )
-            for variable, part in zip(call.variables, parts):
-                # A layer may have been called several times.
-                sums[id(variable)] = sums.get(id(variable), 0.0) + part
+            for call, deltas in self._calls
+        ]
         return (
             self._part(index),
             self._losses[index],
-            [sums.get(id(v)) for v in self._variables],
+            calls.summed(parts, self._variables),
         )
 
 

@@ -108,7 +108,11 @@ class _Visitor:
         return losses.data_gradient(self.model, part, self.scale)
 
     def visit(self, index):
-        """Returns the gradient of one shard and what was seen on the way."""
+        """Returns the gradient of one shard and what was seen on the way.
+
+        Args:
+            index: As for `OnePass.gradient`.
+        """
         before = state.read(self.moving)
         y_pred, loss, gradient = self.gradient(index)
         if self.layout is None:

@@ -5,6 +5,7 @@ import time
 
 import keras
 import keras_tuner
+import numpy as np
 
 import keras_bilevel as kb
 from benchmarks import selection
@@ -31,8 +32,9 @@ def run(settings, data_dir=None, verbose=0):
     Returns:
         Dict of metrics: `best`, the best value of the objective, validation
         accuracy after the last epoch; `best_so_far`, a list; `values`, those
-        of all trials; `schedule`, the best one; and `trial_epochs`, how many
-        epochs were trained in all.
+        of all trials; `curves`, validation accuracy after every epoch of each
+        trial; `schedule`, the best one; and `trial_epochs`, how many epochs
+        were trained in all.
     """
     task, clean = selection.split(settings, data_dir)
     hypermodel = _HyperModel(settings, task, clean)
@@ -47,13 +49,15 @@ def run(settings, data_dir=None, verbose=0):
         schedule = SPACES[settings["space"]].from_hyperparameters(
             best.hyperparameters, epochs=settings["epochs"]
         )
-    values = hypermodel.values
+    curves = hypermodel.curves
+    values = [curve[-1] for curve in curves]
     return {
         "best": max(values),
         "values": values,
         "best_so_far": [max(values[: i + 1]) for i in range(len(values))],
+        "curves": [np.round(curve, 5).tolist() for curve in curves],
         "schedule": {"name": type(schedule).__name__, **schedule.get_config()},
-        "trial_epochs": len(values) * settings["epochs"],
+        "trial_epochs": sum(map(len, curves)),
         "search_seconds": round(seconds, 1),
     }
 
@@ -77,22 +81,22 @@ class _HyperModel(kb.tuners.ReusedModel):
         self.settings = settings
         self.task = task
         self.clean = clean
-        self.values = []
+        self.curves = []
 
-    def fit(self, hp, model, verbose=0, **kwargs):
+    def fit(self, hp, model, verbose=0, callbacks=()):
         # All trials see the same batches.
         keras.utils.set_random_seed(self.settings["seed"])
-        model.fit(
+        history = model.fit(
             self.task.x,
             self.task.y_given,
             batch_size=self.settings["batch_size"],
-            **selection.options(self.settings, verbose),
+            validation_data=self.clean,
+            validation_batch_size=1024,
+            **selection.options(self.settings, verbose, *callbacks),
         )
-        accuracy = model.evaluate(
-            *self.clean, batch_size=1024, verbose=0, return_dict=True
-        )["accuracy"]
-        self.values.append(accuracy)
-        return {"val_accuracy": accuracy}
+        curve = history.history["val_accuracy"]
+        self.curves.append(curve)
+        return {"val_accuracy": curve[-1]}
 
 
 def _s2e(update="newton", **options):

@@ -18,13 +18,13 @@ from keras_bilevel.gradients.structure import map_tensors
 from keras_bilevel.gradients.structure import tensors
 
 
-def walk(networks, rule, share, disagree, batch, scale, per_replica=False):
+def walk(networks, select, disagree, batch, scale, per_replica=False):
     """Selects examples for each network and takes the gradient of all.
 
     Args:
         networks: List of networks, each in a built and compiled `Wrapper`.
-        rule: A `kb.selection.Rule`.
-        share: Scalar tensor, R(t).
+        select: Function from losses of shape `(networks, batch_size)` and
+            `disagree`'s tensor to a boolean tensor of the shape of losses.
         disagree: Function from the list of predictions to a boolean tensor of
             shape `(batch_size,)`.
         batch: A `Batch` of shape `(batch_size, ...)`.
@@ -52,7 +52,7 @@ def walk(networks, rule, share, disagree, batch, scale, per_replica=False):
             is_finite = _are_finite(single)
             usable = good & is_finite & _is_there(batch)
             single = tf.where(usable, single, float("inf"))
-            mask = _select(rule, share, single, disagree(y_preds), per_replica)
+            mask = _select(select, single, disagree(y_preds), per_replica)
             factors = _mean_over_kept(mask, per_replica)
         means = tf.stack(
             [
@@ -122,14 +122,14 @@ def _are_finite(single):
     return tf.reduce_all(tf.math.is_finite(single), axis=0)
 
 
-def _select(rule, share, single, disagree, per_replica):
-    """Returns the rule's mask for the examples of this replica."""
+def _select(select, single, disagree, per_replica):
+    """Returns the mask for the examples of this replica."""
     if per_replica:
-        return rule.call(single, share, disagree)
+        return select(single, disagree)
     size = tf.shape(single)[1]
     single = tf.transpose(replicas.gather(tf.transpose(single)))
     disagree = replicas.gather(tf.cast(disagree, tf.float32)) > 0
-    mask = rule.call(single, share, disagree)
+    mask = select(single, disagree)
     return tf.transpose(replicas.own_part(tf.transpose(mask), size))
 
 

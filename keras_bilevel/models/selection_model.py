@@ -183,8 +183,7 @@ class SelectionModel(Fitting, keras.Model):
         scale = gradients.LossScale(self.optimizer)
         step = gradients.walk_selected(
             self._networks,
-            self.rule,
-            self._pace.share.value,
+            self._select,
             self._disagree,
             batch,
             scale,
@@ -195,6 +194,12 @@ class SelectionModel(Fitting, keras.Model):
         for observer in self._observers:
             observer.observe(step)
         return self._log(step)
+
+    def _select(self, losses, disagree):
+        pace = self._pace
+        return self.rule.call(
+            losses, pace.share.value, disagree, pace.time.value
+        )
 
     def _disagree(self, y_preds):
         loss = keras.tree.flatten(self.loss)[0]
@@ -284,9 +289,9 @@ class SelectionModel(Fitting, keras.Model):
 
 
 class _Pace:
-    """Holds R(t) of the current epoch, where Keras takes it for no weight.
+    """Holds t and R(t), where Keras takes them for no weights.
 
-    A new schedule changes a number and not the compiled step.
+    A new epoch or schedule changes numbers and not the compiled step.
     """
 
     def __init__(self, schedule):
@@ -295,10 +300,12 @@ class _Pace:
         self.share = keras.Variable(
             schedule(0), dtype="float32", trainable=False
         )
+        self.time = keras.Variable(0, dtype="int", trainable=False)
 
     def set(self, epoch):
         self.epoch = int(epoch)
         self.share.assign(self.schedule(self.epoch))
+        self.time.assign(self.epoch)
 
 
 def _check_networks(networks, rule):

@@ -29,5 +29,5 @@ class CoTeaching(Rule):
     - [Han et al., 2018](https://arxiv.org/abs/1804.06872), Algorithm 1
     """
 
-    def call(self, losses, share, disagree):
+    def call(self, losses, share, disagree, epoch):
         return ops.flip(smallest(losses, share), axis=0)

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_bilevel.schedules.checks import read_integer
 from keras_bilevel.selection.co_teaching import CoTeaching
 
 
@@ -14,12 +15,17 @@ class CoTeachingPlus(CoTeaching):
     keeps the two from growing alike. A batch without disagreement changes
     nothing.
 
+    Args:
+        warm_up: Integer, how many epochs are plain Co-teaching first. Of
+            200, the authors' code has 20 on CIFAR-10, 5 on CIFAR-100 and
+            none on MNIST. Defaults to `0`.
+
     Example:
 
     ```python
     model = kb.SelectionModel(
         [net_a, net_b],
-        rule=kb.selection.CoTeachingPlus(),
+        rule=kb.selection.CoTeachingPlus(warm_up=3),
         schedule=kb.schedules.CoTeachingSchedule(tau=0.5),
     )
     ```
@@ -29,6 +35,13 @@ class CoTeachingPlus(CoTeaching):
     - [Yu et al., 2019](https://arxiv.org/abs/1901.04215)
     """
 
-    def call(self, losses, share, disagree):
-        among = ops.where(disagree, losses, float("inf"))
-        return super().call(among, share, disagree)
+    def __init__(self, warm_up=0):
+        self.warm_up = read_integer("warm_up", warm_up, 0)
+
+    def call(self, losses, share, disagree, epoch):
+        eligible = disagree | (epoch < self.warm_up)
+        among = ops.where(eligible, losses, float("inf"))
+        return super().call(among, share, disagree, epoch)
+
+    def get_config(self):
+        return {"warm_up": self.warm_up}

@@ -25,5 +25,5 @@ class Decoupling(Rule):
     - [Malach and Shalev-Shwartz, 2017](https://arxiv.org/abs/1706.02613)
     """
 
-    def call(self, losses, share, disagree):
+    def call(self, losses, share, disagree, epoch):
         return ops.isfinite(losses) & disagree

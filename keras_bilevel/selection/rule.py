@@ -16,7 +16,7 @@ class Rule:
     ```python
     @keras.saving.register_keras_serializable("my_package")
     class Agreement(kb.selection.Rule):
-        def call(self, losses, share, disagree):
+        def call(self, losses, share, disagree, epoch):
             losses = keras.ops.where(disagree, float("inf"), losses)
             return kb.selection.smallest(losses, share)
     ```
@@ -24,7 +24,7 @@ class Rule:
 
     num_networks = 2
 
-    def call(self, losses, share, disagree):
+    def call(self, losses, share, disagree, epoch):
         """Selects examples.
 
         Args:
@@ -35,6 +35,7 @@ class Rule:
             share: Scalar tensor, R(t), the share of the batch to keep.
             disagree: Boolean tensor of shape `(batch_size,)`, where the
                 networks do not all predict the same class.
+            epoch: Scalar integer tensor, t.
 
         Returns:
             Boolean tensor of shape `(num_networks, batch_size)`, the examples
@@ -42,7 +43,7 @@ class Rule:
         """
         raise NotImplementedError(
             f"{type(self).__name__} must implement `call(losses, share, "
-            "disagree)`."
+            "disagree, epoch)`."
         )
 
     def get_config(self):

@@ -32,5 +32,5 @@ class SelfPaced(Rule):
 
     num_networks = None
 
-    def call(self, losses, share, disagree):
+    def call(self, losses, share, disagree, epoch):
         return smallest(losses, share)

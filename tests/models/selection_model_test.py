@@ -139,6 +139,16 @@ def test_decoupling_without_disagreement_changes_nothing():
         np.testing.assert_array_equal(a, b)
 
 
+def test_fit_tells_the_rule_the_epoch():
+    x, y = batch_of(16)
+    networks = pair()
+    networks[1].set_weights(networks[0].get_weights())
+    model = compiled(networks, kb.selection.CoTeachingPlus(warm_up=1))
+    history = model.fit(x, y, batch_size=16, epochs=2, verbose=0).history
+    # Equal networks learn alike, and so never disagree.
+    assert history["kept"] == [1.0, 0.0]
+
+
 def test_weight_zero_is_neither_counted_nor_kept():
     x, y = batch_of(32)
     weight = np.ones(32, "float32")

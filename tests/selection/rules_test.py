@@ -71,7 +71,7 @@ DISAGREE = np.array([True, False, True, True])
     ],
 )
 def test_rules_pick_what_they_say(rule, expected):
-    mask = rule.call(LOSS_PAIR, 0.5, DISAGREE)
+    mask = rule.call(LOSS_PAIR, 0.5, DISAGREE, epoch=0)
     np.testing.assert_array_equal(np.array(mask, int), expected)
 
 
@@ -79,8 +79,20 @@ def test_rules_pick_what_they_say(rule, expected):
     "rule", [kb.selection.CoTeachingPlus(), kb.selection.Decoupling()]
 )
 def test_without_disagreement_nothing_is_picked(rule):
-    mask = rule.call(LOSS_PAIR, 1.0, np.zeros(4, bool))
+    mask = rule.call(LOSS_PAIR, 1.0, np.zeros(4, bool), epoch=0)
     assert not np.any(mask)
+
+
+def test_co_teaching_plus_warms_up_as_co_teaching():
+    plus = kb.selection.CoTeachingPlus(warm_up=2)
+    plain = kb.selection.CoTeaching()
+    for epoch, like in [(0, plain), (1, plain), (2, type(plus)())]:
+        np.testing.assert_array_equal(
+            plus.call(LOSS_PAIR, 0.5, DISAGREE, epoch),
+            like.call(LOSS_PAIR, 0.5, DISAGREE, epoch),
+        )
+    with pytest.raises(ValueError, match="`warm_up`. Expected an integer"):
+        kb.selection.CoTeachingPlus(warm_up=-1)
 
 
 def test_disagreement_looks_at_every_output():
@@ -105,6 +117,13 @@ def test_rules_survive_serialization(name):
     assert isinstance(keras.saving.deserialize_keras_object(config), type(rule))
 
 
+def test_warm_up_survives_serialization():
+    config = keras.saving.serialize_keras_object(
+        kb.selection.CoTeachingPlus(warm_up=3)
+    )
+    assert keras.saving.deserialize_keras_object(config).warm_up == 3
+
+
 def test_rule_without_call_is_an_error():
     with pytest.raises(NotImplementedError, match="must implement `call"):
-        kb.selection.Rule().call(LOSS_PAIR, 0.5, DISAGREE)
+        kb.selection.Rule().call(LOSS_PAIR, 0.5, DISAGREE, epoch=0)

@@ -235,7 +235,10 @@ def _searches_report(records):
         "algorithm": lambda s: s["algorithm"],
         "trials": lambda s: str(s["trials"]),
     }
-    columns = {"best validation accuracy": "best"}
+    columns = {
+        "best validation accuracy": "best",
+        "epochs trained": "trial_epochs",
+    }
     cases = render.group(records, _case)
     figure = Figure(figsize=(8, 4 * len(cases)), layout="constrained")
     panels = figure.subplots(len(cases), 1, squeeze=False)[:, 0]
@@ -254,7 +257,8 @@ def _searches_report(records):
         "point are within what another seed changes; benchmarks/s2e_search.py "
         "compares algorithms over many seeds on a synthetic objective.",
         "candidates=1 for Newton as in the paper, cubic, natural and plain "
-        "gradient; S2E is the default of `S2ETuner`.",
+        "gradient; S2E is the default of `S2ETuner`. The hopeless stopped: "
+        "stop_below=0.5.",
     ]
     return render.Report(
         "Spaces and search algorithms at equal numbers of trials",

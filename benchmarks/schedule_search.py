@@ -134,6 +134,7 @@ ALGORITHMS = {
     "S2E, cubic": _s2e("cubic", candidates=1),
     "S2E, natural gradient": _s2e("natural", candidates=1),
     "S2E, gradient": _s2e("gradient", candidates=1),
+    "S2E, the hopeless stopped": _s2e(stop_below=0.5),
     "random": _keras_tuner(keras_tuner.RandomSearch),
     "Bayesian optimization": _keras_tuner(keras_tuner.BayesianOptimization),
 }

@@ -24,7 +24,8 @@ def curves(x, epochs):
         Float array of shape `(batch_size, epochs)`.
     """
     alpha, beta = np.split(np.asarray(x, "float64"), [_BASES], axis=-1)
-    beta = beta.reshape(len(beta), -1, _PARAMETERS) * SCALES
+    sets = beta.shape[1] // _PARAMETERS
+    beta = beta.reshape(len(beta), sets, _PARAMETERS) * SCALES
     beta = np.broadcast_to(beta, (len(beta), _BASES, _PARAMETERS))
     t = np.arange(epochs, dtype="float64")
     bases = [_basis(i, t, epochs, beta[:, i]) for i in range(_BASES)]

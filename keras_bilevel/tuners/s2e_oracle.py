@@ -1,5 +1,6 @@
 """S2E's search as an oracle of KerasTuner (Yao et al., 2020)."""
 
+import copy
 import os
 import time
 
@@ -14,6 +15,11 @@ from keras_bilevel.schedules.hyperparameters import PREFIX
 from keras_bilevel.tuners.search import OTHERS
 from keras_bilevel.tuners.search import Result
 from keras_bilevel.tuners.search import Search
+from keras_bilevel.tuners.stopping import Stopping
+
+# By this name tuners report an epoch's value. KerasTuner takes reports under
+# the objective's own for the trial's result.
+EPOCH_VALUE = "s2e_epoch_value"
 
 
 class S2EOracle(keras_tuner.Oracle):
@@ -52,8 +58,14 @@ class S2EOracle(keras_tuner.Oracle):
             Defaults to `False`.
         prefix: String, what the names of the numbers begin with: that of
             `S2ESchedule.from_hyperparameters`. Defaults to `"schedule_"`.
-        epochs: Integer, about how many epochs a trial takes; only for
-            comparing schedules. Defaults to 30.
+        epochs: Integer, about how many epochs a trial takes, for comparing
+            schedules. Defaults to 30.
+        stop_below: Float in (0, 1), or `None`: with a tuner that reports
+            every epoch, as `S2ETuner` does, a trial is stopped where it falls
+            below this quantile of the other trials' results after the same
+            epoch, 0.5 being their median. Not in the first quarter of
+            `epochs`, nor before `samples_per_round` others have come as far.
+            Its result is that of the epochs it had. Defaults to `None`.
         worker_timeout: Float, for several workers that give signs of life,
             as those of `S2ETuner` do: seconds without one after which a
             worker loses its trial to the next. Defaults to `None`: they are
@@ -65,6 +77,8 @@ class S2EOracle(keras_tuner.Oracle):
         theta: Float array of shape `(36,)`, or `(12,)` with `shared`: four
             concentrations of the Dirichlet, then two numbers for each beta.
         thetas: List of these, one for each round so far.
+
+        failure: The error that ended the search, or `None`.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -94,6 +108,7 @@ class S2EOracle(keras_tuner.Oracle):
         shared=False,
         prefix=PREFIX,
         epochs=30,
+        stop_below=None,
         worker_timeout=None,
         seed=None,
         **kwargs,
@@ -116,9 +131,11 @@ class S2EOracle(keras_tuner.Oracle):
             epochs,
             self.seed,
         )
+        self._stopping = Stopping(stop_below, epochs // 4, samples_per_round)
         self._num_drawn = 0
         self._rounds = {}  # Of each trial: which theta it was drawn with.
         self._signs_of_life = {}  # Of each trial: when.
+        self.failure = None
 
     @property
     def theta(self):
@@ -154,19 +171,29 @@ class S2EOracle(keras_tuner.Oracle):
         )
 
     def _result(self, trial):
-        values = trial.hyperparameters.values
         if trial.trial_id not in self._rounds:
             return None  # It was not drawn here.
         completed = trial.status == "COMPLETED" and trial.score is not None
-        value = float(trial.score) if completed else np.nan
-        if self.objective.direction == "max":
-            value = -value
-        x = np.array([values[name] for name in self.names])
-        return Result(x, value, self._rounds[trial.trial_id])
+        value = self._to_minimize(trial.score) if completed else np.nan
+        return Result(
+            self._x(trial), float(value), self._rounds[trial.trial_id]
+        )
+
+    def _pending(self):
+        """Returns what other workers are trying."""
+        return [
+            self._x(trial)
+            for trial in self.ongoing_trials.values()
+            if trial.trial_id in self._rounds
+        ]
+
+    def _x(self, trial):
+        values = trial.hyperparameters.values
+        return np.array([values[name] for name in self.names])
 
     def populate_space(self, trial_id):
         thetas = self.thetas
-        x = self._search.draw(self._num_drawn, self.results())
+        x = self._search.draw(self._num_drawn, self.results(), self._pending())
         values = dict(zip(self.names, x.tolist()))
         for name in self.names:
             self.hyperparameters.Float(name, 0.0, 1.0, default=0.5)
@@ -223,11 +250,62 @@ class S2EOracle(keras_tuner.Oracle):
         self._signs_of_life[trial_id] = time.monotonic()
         return super().get_trial(trial_id)
 
-    @keras_tuner.synchronized
+    def update_trial(self, trial_id, metrics, step=0):
+        """Takes in a trial's result, or what it came to after an epoch.
+
+        Args:
+            trial_id: String.
+            metrics: Dict from names to values; of `EPOCH_VALUE` alone, the
+                objective after an epoch.
+            step: Integer, the epoch.
+
+        Returns:
+            Trial; with status `"STOPPED"` where it is not worth finishing.
+        """
+        if EPOCH_VALUE not in metrics:
+            return super().update_trial(trial_id, metrics, step)
+        answer = copy.copy(self.trials[trial_id])
+        value = self._to_minimize(metrics[EPOCH_VALUE])
+        if self._stopping.is_hopeless(trial_id, int(step), value):
+            answer.status = "STOPPED"
+        return answer
+
+    def _to_minimize(self, value):
+        return -value if self.objective.direction == "max" else value
+
     def end_trial(self, trial):
+        """Ends a trial, as KerasTuner does.
+
+        Raises:
+            RuntimeError: After too many failures in succession. A chief has
+                workers to send home first: its `failure` is set instead, and
+                nothing new is tried.
+        """
+        self.failure = self._end(trial) or self.failure
+        if self.failure is not None and not _has_workers():
+            raise self.failure
+
+    @keras_tuner.synchronized
+    def _end(self, trial):
+        """Returns the error, as KerasTuner keeps its lock if one is raised."""
         # A worker that was given up, but was only slow.
-        if trial.trial_id not in self.end_order:
+        if trial.trial_id in self.end_order:
+            return None
+        try:
             super().end_trial(trial)
+        except RuntimeError as error:
+            self._give_up(trial.trial_id)
+            return error
+        return None
+
+    def _give_up(self, trial_id):
+        """Ends the search with a trial that a resumed one begins with."""
+        if trial_id in self.end_order:
+            self.end_order.remove(trial_id)
+        for tuner_id, ongoing in list(self.ongoing_trials.items()):
+            if ongoing.trial_id == trial_id:
+                del self.ongoing_trials[tuner_id]
+        self.max_trials = len(self.trials)
 
     def get_state(self):
         state = super().get_state()
@@ -235,6 +313,7 @@ class S2EOracle(keras_tuner.Oracle):
             "thetas": [theta.tolist() for theta in self._search.thetas],
             "rounds": self._rounds,
             "num_drawn": self._num_drawn,
+            "epoch_values": self._stopping.get_state(),
         }
         return state
 
@@ -261,6 +340,7 @@ class S2EOracle(keras_tuner.Oracle):
         self._search.thetas = [np.array(theta) for theta in own["thetas"]]
         self._rounds = own["rounds"]
         self._num_drawn = own["num_drawn"]
+        self._stopping.set_state(own["epoch_values"])
 
     # KerasTuner 1.4.8 writes its files in place, and stops at half a file: a
     # kill at the wrong time would end the search for good.
@@ -272,6 +352,11 @@ class S2EOracle(keras_tuner.Oracle):
     def _save_trial(self, trial):
         folder = self._get_trial_dir(trial.trial_id)
         _replace(os.path.join(folder, "trial.json"), trial.save)
+
+
+def _has_workers():
+    """Whether this oracle is the chief's, which other processes ask."""
+    return "KERASTUNER_ORACLE_IP" in os.environ
 
 
 def _replace(path, write):

@@ -8,6 +8,7 @@ import keras_tuner
 from keras_bilevel.schedules import S2ESchedule
 from keras_bilevel.schedules.hyperparameters import PREFIX
 from keras_bilevel.tuners import figures
+from keras_bilevel.tuners.s2e_oracle import EPOCH_VALUE
 from keras_bilevel.tuners.s2e_oracle import S2EOracle
 
 _IDLE_SECONDS = 1.0
@@ -42,6 +43,9 @@ class S2ETuner(keras_tuner.Tuner):
         shared: Boolean. Defaults to `False`.
         prefix: String. Defaults to `"schedule_"`.
         epochs: Integer. Defaults to 30.
+        stop_below: Float in (0, 1), or `None`. Defaults to `None`. A
+            `HyperModel.fit` of your own has to pass on the `callbacks` that
+            it is given.
         worker_timeout: Float. Defaults to 60.
         seed: Non-negative integer, or `None` to draw one.
         hyperparameters: `keras_tuner.HyperParameters`, to fix some of yours
@@ -93,6 +97,7 @@ class S2ETuner(keras_tuner.Tuner):
         shared=False,
         prefix=PREFIX,
         epochs=30,
+        stop_below=None,
         worker_timeout=60.0,
         seed=None,
         hyperparameters=None,
@@ -112,6 +117,7 @@ class S2ETuner(keras_tuner.Tuner):
             shared=shared,
             prefix=prefix,
             epochs=epochs,
+            stop_below=stop_below,
             worker_timeout=worker_timeout,
             seed=seed,
             hyperparameters=hyperparameters,
@@ -121,6 +127,7 @@ class S2ETuner(keras_tuner.Tuner):
             max_consecutive_failed_trials=max_consecutive_failed_trials,
         )
         super().__init__(oracle, hypermodel, **kwargs)
+        self._stops = stop_below is not None
         self._is_idle = False
         self._pulse = _Pulse(worker_timeout / 4)
         if hypermodel is not None and self.oracle is oracle:
@@ -170,6 +177,12 @@ class S2ETuner(keras_tuner.Tuner):
             oracle.results(), oracle.objective.direction, oracle.objective.name
         )
 
+    def search(self, *fit_args, **fit_kwargs):
+        super().search(*fit_args, **fit_kwargs)
+        failure = getattr(self.oracle, "failure", None)
+        if failure is not None:
+            raise failure  # A chief's, which had to send its workers home.
+
     def pre_create_trial(self):
         # Two calls without a trial between them: nothing to do for now.
         if self._is_idle:
@@ -181,6 +194,16 @@ class S2ETuner(keras_tuner.Tuner):
         if not isinstance(self.oracle, S2EOracle):
             self._pulse.start(self.oracle, trial.trial_id)
         super().on_trial_begin(trial)
+
+    def on_epoch_end(self, trial, model, epoch, logs=None):
+        super().on_epoch_end(trial, model, epoch, logs)
+        objective = self.oracle.objective
+        if not self._stops or not objective.has_value(logs):
+            return
+        report = {EPOCH_VALUE: objective.get_value(logs)}
+        answer = self.oracle.update_trial(trial.trial_id, report, step=epoch)
+        if answer.status == "STOPPED":
+            model.stop_training = True
 
     def on_trial_end(self, trial):
         self._pulse.stop()

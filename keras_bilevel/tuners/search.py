@@ -78,19 +78,24 @@ class Search:
     def theta(self):
         return self.thetas[-1]
 
-    def draw(self, number, results):
+    def draw(self, number, results, pending=()):
         """Returns x for the trial of that number.
 
         Args:
             number: Integer, how many trials were drawn before.
             results: List of `Result`, all trials that have ended.
+            pending: List of float arrays of shape `(n,)`, the x of trials
+                that have not.
         """
         rng = seeds.generator(self.seed, _TRIAL, number)
         surrogate = self._surrogate(results)
         if surrogate is None:
             return self.distribution.sample(self.theta, rng, 1)[0]
         x = self.distribution.sample(self.theta, rng, self.candidates)
-        mean, deviation = surrogate.predict(curves(x, self.epochs))
+        tried = np.reshape(pending, (-1, x.shape[1]))
+        shares = curves(x, self.epochs)
+        mean = surrogate.mean(shares)
+        deviation = surrogate.deviation(shares, curves(tried, self.epochs))
         # The better of two of the same mean is the one less known.
         return x[np.argmin(mean - deviation)]
 
@@ -140,7 +145,7 @@ class Search:
             return None
         rng = seeds.generator(self.seed, _ROUND, len(self.thetas))
         x = self.distribution.sample(self.theta, rng, self.candidates)
-        mean, _ = surrogate.predict(curves(x, self.epochs))
+        mean = surrogate.mean(curves(x, self.epochs))
         return x, mean, np.ones(len(x))
 
     def _surrogate(self, results):

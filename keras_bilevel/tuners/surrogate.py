@@ -35,46 +35,84 @@ class Surrogate:
         values = (values - self._shift) / self._scale
         squares = _squared_distances(curves, curves)
         fits = [
-            _Fit(np.exp(-squares / (2 * length**2)), values, length, noise)
+            _Fit(squares, values, length, noise)
             for length, noise in itertools.product(_LENGTHS, _NOISES)
         ]
         self._fit = max(fits, key=lambda fit: fit.likelihood)
 
-    def predict(self, curves):
-        """Returns mean and standard deviation of what schedules score.
+    def mean(self, curves):
+        """Returns what schedules are expected to score.
 
         Args:
             curves: Float array of shape `(m, epochs)`.
 
         Returns:
-            Two float arrays of shape `(m,)`.
+            Float array of shape `(m,)`.
         """
-        squares = _squared_distances(curves, self._curves)
-        kernel = np.exp(-squares / (2 * self._fit.length**2))
-        mean, deviation = self._fit.predict(kernel)
-        return self._shift + self._scale * mean, self._scale * deviation
+        mean = self._fit.mean(_squared_distances(curves, self._curves))
+        return self._shift + self._scale * mean
+
+    def deviation(self, curves, pending):
+        """Returns how unsure that is: a standard deviation.
+
+        A schedule that is being tried elsewhere is expected to score its
+        mean, and changes no other; but near it there is less left to learn.
+
+        Args:
+            curves: Float array of shape `(m, epochs)`.
+            pending: Float array of shape `(p, epochs)`, what is being tried.
+
+        Returns:
+            Float array of shape `(m,)`.
+        """
+        tried = np.concatenate([self._curves, pending])
+        deviation = self._fit.deviation(
+            _squared_distances(tried, tried), _squared_distances(curves, tried)
+        )
+        return self._scale * deviation
 
 
 class _Fit:
-    """The process with covariance `s^2 ((1 - noise) kernel + noise I)`."""
+    """The process with covariance `s^2 (kernel + noise I)`.
 
-    def __init__(self, kernel, values, length, noise):
+    The kernel is `(1 - noise) exp(-squares / (2 length^2))`.
+    """
+
+    def __init__(self, squares, values, length, noise):
         self.length = length
-        self._signal = 1 - noise
-        covariance = self._signal * kernel + noise * np.eye(len(values))
-        self._root = cholesky(covariance, lower=True)
+        self.noise = noise
+        self._root = self._root_of(squares)
         self._white = solve_triangular(self._root, values, lower=True)
         self._variance = np.mean(self._white**2)  # The likeliest s^2.
         determinant = 2 * np.sum(np.log(np.diag(self._root)))
         size = len(values)
         self.likelihood = -0.5 * (size * np.log(self._variance) + determinant)
 
-    def predict(self, kernel):
-        across = self._signal * kernel.T
-        white = solve_triangular(self._root, across, lower=True)
+    def mean(self, across):
+        """Eq. 2.25, from squared distances of shape `(m, n)`."""
+        return self._white @ self._whitened(self._root, across)
+
+    def deviation(self, among, across):
+        """The root of Eq. 2.26, which needs no values.
+
+        Args:
+            among: Squared distances of what was tried, of shape `(t, t)`.
+            across: Squared distances to these, of shape `(m, t)`.
+        """
+        white = self._whitened(self._root_of(among), across)
         known = np.sum(white**2, axis=0)
-        variance = self._variance * np.maximum(self._signal - known, 0.0)
-        return self._white @ white, np.sqrt(variance)
+        left = np.maximum(1 - self.noise - known, 0.0)
+        return np.sqrt(self._variance * left)
+
+    def _root_of(self, squares):
+        noise = self.noise * np.eye(len(squares))
+        return cholesky(self._kernel(squares) + noise, lower=True)
+
+    def _whitened(self, root, across):
+        return solve_triangular(root, self._kernel(across).T, lower=True)
+
+    def _kernel(self, squares):
+        return (1 - self.noise) * np.exp(-squares / (2 * self.length**2))
 
 
 def _squared_distances(a, b):

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import keras_tuner
 import numpy as np
@@ -17,6 +18,7 @@ from tests.tuners import tools
 NAN = pytest.mark.filterwarnings("ignore:All-NaN:RuntimeWarning")
 KILLED = """
 import sys
+import threading
 import keras_bilevel
 
 # An extra, which takes seconds: only those who search import it.
@@ -257,6 +259,66 @@ def test_no_two_workers_share_a_draw_and_none_waits(tmp_path):
         end(oracle, trial, float(trial.trial_id))
     assert len(oracle.thetas) == 2
     assert oracle.create_trial("worker0").status == "STOPPED"
+
+
+def test_workers_are_told_what_the_others_try(tmp_path):
+    oracle = new_oracle(tmp_path, max_trials=20)
+    for i in range(8):
+        end(oracle, oracle.create_trial("a"), 0.1 * i)
+    told = []
+    draw = oracle._search.draw
+    oracle._search.draw = lambda *args: told.append(args[2]) or draw(*args)
+    trials = [oracle.create_trial(name) for name in "abc"]
+    tried = [
+        [trial.hyperparameters.values[name] for name in oracle.names]
+        for trial in trials
+    ]
+    assert [len(pending) for pending in told] == [0, 1, 2]
+    np.testing.assert_array_equal(told[2], tried[:2])
+
+
+def test_too_many_failures_end_the_search_and_free_the_oracle(tmp_path):
+    oracle = new_oracle(tmp_path, max_consecutive_failed_trials=2)
+    end(oracle, oracle.create_trial("a"), status="FAILED")
+    last = oracle.create_trial("a")
+    with pytest.raises(RuntimeError, match="consecutive failures"):
+        end(oracle, last, status="FAILED")
+    statuses = []
+    # KerasTuner would keep its lock, for which another thread waits forever.
+    other = threading.Thread(
+        target=lambda: statuses.append(oracle.create_trial("b").status),
+        daemon=True,
+    )
+    other.start()
+    other.join(60)
+    assert statuses == ["STOPPED"]
+
+
+def test_chief_sends_its_workers_home_before_it_fails(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
+    oracle = new_oracle(tmp_path, max_consecutive_failed_trials=1)
+    failing, good = oracle.create_trial("a"), oracle.create_trial("b")
+    end(oracle, failing, status="FAILED")
+    assert "consecutive failures" in str(oracle.failure)
+    assert oracle.create_trial("a").status == "STOPPED"
+    end(oracle, good, 0.1)
+    assert oracle.create_trial("b").status == "STOPPED"
+    assert not oracle.ongoing_trials and not oracle.tuner_ids
+    assert oracle.end_order == [good.trial_id]
+
+
+def test_search_that_failed_goes_on_with_its_last_trial(tmp_path):
+    class Failing(tools.DistanceTuner):
+        failing = ("1", "2")
+
+    options = {"objective": tools.OBJECTIVE, "max_trials": 6, "seed": 3}
+    options |= {"max_consecutive_failed_trials": 2, "directory": str(tmp_path)}
+    with pytest.raises(RuntimeError, match="consecutive failures"):
+        Failing(**options).search(verbose=0)
+    tuner = tools.DistanceTuner(**options)
+    tuner.search(verbose=0)
+    statuses = [tuner.oracle.trials[f"{i}"].status for i in range(6)]
+    assert statuses == ["COMPLETED", "FAILED", *["COMPLETED"] * 4]
 
 
 def test_lost_trial_goes_to_the_next_worker(tmp_path, monkeypatch):

@@ -65,7 +65,8 @@ def test_surrogate_is_a_gaussian_process():
     fit = surrogate._fit
     # Eq. 2.25 and 2.26, with the settings it took.
     y = (values - np.mean(values)) / np.std(values)
-    noise = 1 - fit._signal
+    noise = fit.noise
+    pending = rng.random((2, EPOCHS)) * 0.2
 
     def kernel(a, b):
         squares = np.mean((a[:, None] - b) ** 2, axis=-1)
@@ -75,11 +76,18 @@ def test_surrogate_is_a_gaussian_process():
     inverse = np.linalg.inv(known)
     across = kernel(new, x)
     mean = across @ inverse @ y * np.std(values) + np.mean(values)
-    variance = np.diag(kernel(new, new) - across @ inverse @ across.T)
-    deviation = np.sqrt(fit._variance * variance) * np.std(values)
-    found = surrogate.predict(new)
-    np.testing.assert_allclose(found[0], mean, rtol=1e-6)
-    np.testing.assert_allclose(found[1], deviation, rtol=1e-5)
+    np.testing.assert_allclose(surrogate.mean(new), mean, rtol=1e-6)
+    for more in (pending[:0], pending):
+        tried = np.concatenate([x, more])
+        inverse = np.linalg.inv(
+            kernel(tried, tried) + noise * np.eye(len(tried))
+        )
+        across = kernel(new, tried)
+        variance = np.diag(kernel(new, new) - across @ inverse @ across.T)
+        deviation = np.sqrt(fit._variance * variance) * np.std(values)
+        np.testing.assert_allclose(
+            surrogate.deviation(new, more), deviation, rtol=1e-5
+        )
     density = stats.multivariate_normal(cov=fit._variance * known)
     constant = len(y) / 2 * (np.log(2 * np.pi) + 1)
     np.testing.assert_allclose(fit.likelihood - constant, density.logpdf(y))
@@ -89,12 +97,26 @@ def test_surrogate_tells_noise_from_signal():
     rng = np.random.default_rng(0)
     x = rng.random((60, 1)) * np.linspace(0, 1, EPOCHS)
     signal = np.cos(4 * x[:, -1])
-    mean, deviation = Surrogate(
-        x, signal + 0.1 * rng.standard_normal(60)
-    ).predict(x)
-    assert np.sqrt(np.mean((mean - signal) ** 2)) < 0.06
-    far = np.ones((1, EPOCHS)) * 3
-    assert Surrogate(x, signal).predict(far)[1] > 3 * np.max(deviation)
+    surrogate = Surrogate(x, signal + 0.1 * rng.standard_normal(60))
+    assert np.sqrt(np.mean((surrogate.mean(x) - signal) ** 2)) < 0.06
+    far, near, none = np.ones((1, EPOCHS)) * 3, x, x[:0]
+    unsure = surrogate.deviation(near, none)
+    assert surrogate.deviation(far, none) > 3 * np.max(unsure)
+
+
+def test_what_others_try_is_tried_less_often():
+    search = Search(4, "newton", 1.0, 256, False, EPOCHS, seed=0)
+    results = []
+    for number in range(12):
+        x = search.draw(number, results)
+        distance = np.mean((curves(x[None], EPOCHS)[0] - WANTED) ** 2)
+        results.append(Result(x, float(distance), 0))
+    alone = [search.draw(number, results) for number in range(12, 24)]
+    beside = [
+        search.draw(number, results, pending=[x])
+        for number, x in zip(range(12, 24), alone)
+    ]
+    assert not np.array_equal(alone, beside)
 
 
 def test_a_round_is_algorithm_2():

@@ -1,5 +1,7 @@
 """Objectives over S2E's space, and a tuner that trains nothing."""
 
+import types
+
 import keras_tuner
 import numpy as np
 
@@ -8,7 +10,13 @@ from keras_bilevel.tuners.curves import curves
 
 EPOCHS = 30
 WANTED = 1 - 0.45 * np.minimum(np.arange(EPOCHS) / 15, 1)
-OBJECTIVE = keras_tuner.Objective("distance", "min")
+
+
+def objective(direction):
+    return keras_tuner.Objective("distance", direction)
+
+
+OBJECTIVE = objective("min")
 
 
 def distance(hp):
@@ -22,12 +30,24 @@ class DistanceTuner(kb.tuners.S2ETuner):
     """Scores schedules at once; trials in `failing` fail."""
 
     failing = ()
+    sign = 1
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.epochs = []  # How many each trial had.
 
     def run_trial(self, trial, **kwargs):
         rate = trial.hyperparameters.Float("rate", 1e-3, 1e-1, sampling="log")
         if trial.trial_id in self.failing:
             raise keras_tuner.errors.FailedTrialError("as it should")
-        return distance(trial.hyperparameters) + 1e-3 * rate
+        value = self.sign * (distance(trial.hyperparameters) + 1e-3 * rate)
+        model = types.SimpleNamespace(stop_training=False)
+        for epoch in range(EPOCHS):
+            self.on_epoch_end(trial, model, epoch, {"distance": value})
+            if model.stop_training:
+                break
+        self.epochs.append(epoch + 1)
+        return value
 
 
 def tuner(directory, **options):

@@ -20,13 +20,17 @@ class Tuner(tools.DistanceTuner):
         # The first worker is killed in its second trial.
         slow = self.tuner_id == "worker1" and int(trial.trial_id) > 1
         time.sleep(600 if slow else 0.05)
-        return super().run_trial(trial, **kwargs)
+        value = super().run_trial(trial, **kwargs)
+        if self.epochs[-1] < tools.EPOCHS:
+            print("stops", trial.trial_id, flush=True)
+        return value
 
 Tuner(
     directory=sys.argv[1],
     objective=tools.OBJECTIVE,
     max_trials=16,
     worker_timeout=2.0,
+    stop_below=0.5,
     seed=3,
 ).search(verbose=0)
 """
@@ -53,9 +57,9 @@ def free_port():
         return one.getsockname()[1]
 
 
-def begun(process):
+def begun(lines):
     """The trials that a worker has begun, as it says so."""
-    for line in process.stdout:
+    for line in lines:
         if line.startswith("begins"):
             yield int(line.split()[1])
 
@@ -65,9 +69,9 @@ def test_no_trial_is_lost_with_its_worker(tmp_path):
     names = ("chief", "worker1", "worker2")
     chief, first, second = (start(tmp_path, port, name) for name in names)
     try:
-        lost = next(trial for trial in begun(first) if trial > 1)
+        lost = next(trial for trial in begun(first.stdout) if trial > 1)
         first.kill()
-        others = list(begun(second))
+        lines = list(second.stdout)
         assert second.wait(60) == 0
         assert chief.wait(60) == 0
     finally:
@@ -75,7 +79,9 @@ def test_no_trial_is_lost_with_its_worker(tmp_path):
             process.kill()
             process.wait()
             process.stdout.close()
-    assert lost in others
+    assert lost in begun(lines)
+    # The chief knows what the first one's trials came to as well.
+    assert any(line.startswith("stops") for line in lines)
     oracle = tools.tuner(tmp_path, max_trials=16).oracle
     oracle.reload()
     assert sorted(oracle.end_order) == [f"{i:02d}" for i in range(16)]

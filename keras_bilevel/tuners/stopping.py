@@ -1,0 +1,68 @@
+"""Which trials are not worth to be finished."""
+
+import numpy as np
+
+
+class Stopping:
+    """Compares trials with one another, at the same epoch.
+
+    The median stopping rule, with the others' values at that epoch and not
+    their averages up to it: what is kept early says little, as all schedules
+    begin alike.
+
+    Args:
+        below: Float in (0, 1), the quantile of the others' values that a
+            trial must not be worse than; `None` stops none.
+        first: Integer, the first epoch that counts.
+        least: Integer, how many others must have come as far.
+
+    Attributes:
+        values: Dict from the name of a trial to a dict from epochs to values,
+            to be minimized.
+
+    Reference:
+
+    - [Golovin et al., 2017](https://research.google/pubs/pub46180/), 3.2.1
+    """
+
+    def __init__(self, below, first, least):
+        self.below = _read_below(below)
+        self.first = first
+        self.least = least
+        self.values = {}
+
+    def is_hopeless(self, trial_id, epoch, value):
+        """Takes in what a trial came to, and returns whether to stop it.
+
+        Args:
+            trial_id: String.
+            epoch: Integer, from 0.
+            value: Float, to be minimized. NaN is worse than all others.
+        """
+        value = np.inf if np.isnan(value) else float(value)
+        self.values.setdefault(trial_id, {})[epoch] = value
+        others = [
+            values[epoch]
+            for other, values in self.values.items()
+            if other != trial_id and epoch in values
+        ]
+        if self.below is None or epoch < self.first or len(others) < self.least:
+            return False
+        others = np.sort(others)
+        return value > others[int((1 - self.below) * len(others))]
+
+    def get_state(self):
+        return {name: list(v.items()) for name, v in self.values.items()}
+
+    def set_state(self, state):
+        self.values = {name: dict(items) for name, items in state.items()}
+
+
+def _read_below(below):
+    if below is None or 0 < below < 1:
+        return below
+    raise ValueError(
+        "Invalid value for argument `stop_below`. Expected `None` or a float "
+        "in (0, 1), a quantile of the other trials' results. Received: "
+        f"stop_below={below}"
+    )

@@ -103,8 +103,8 @@ def stratified_batches(
             `None` makes an epoch one pass. Defaults to `None`.
         shuffle_buffer: Integer, for datasets only: how many examples, at
             least a super-batch, are read, shuffled and cut into tuples at a
-            time; what is left joins the next ones. An example meets those
-            that are near it in the dataset, so shuffle the dataset where it
+            time; what is left makes super-batches with what others left. An
+            example meets those that are near it in the dataset, so shuffle the dataset where it
             is sorted. Memory is needed for about four times as many
             examples. Where `num_replicas * num_shards` times the number of
             groups is larger, what is left is too, and feeding slows down.

@@ -1,7 +1,8 @@
 """Stratified super-batches of a `tf.data.Dataset`.
 
 The stream is read in chunks of many super-batches. NumPy says which rows of
-a chunk make which super-batch; what is left is carried into the next chunk.
+a chunk make which super-batch; what is left is carried, until it makes some as
+well. Chunks are large, so that each of their examples is copied just once.
 """
 
 import keras
@@ -68,7 +69,7 @@ def stream_batches(
 
 
 def _cut(chunks, size, plan, layout, split, ids):
-    """The super-batches of each chunk, and what is left to the next one.
+    """The super-batches of each chunk, and of what chunks left.
 
     Args:
         chunks: A `tf.data.Dataset` of `(groups, examples)`.
@@ -87,36 +88,41 @@ def _cut(chunks, size, plan, layout, split, ids):
         number, (groups, examples) = element
         positions = number * size + tf.range(tf.size(groups, "int64"))
         chunk = (groups, positions, examples)
-        pool = _map(_join, carried, chunk)
-        last = tf.size(groups) == 0
-        rows, left, *plan_state = tf.numpy_function(
+        rows, kept, rows_of_pool, left, *plan_state = tf.numpy_function(
             plan,
-            [number, last, *pool[:2], epoch, names, dealt],
-            ["int64"] * 5,
+            [number, carried[0], groups, positions, epoch, names, dealt],
+            ["int64"] * 7,
         )
-        rows.set_shape([None, layout.batch_size])
-        left.set_shape([None])
+        for part in (rows, rows_of_pool):
+            part.set_shape([None, layout.batch_size])
+        for part in (kept, left):
+            part.set_shape([None])
         for after, before in zip(plan_state, state):
             after.set_shape(before.shape)
-        if split:
-            batches = _gather_both(split.examples, pool[1:], rows, layout)
-        else:
-            batches = _gather(pool[1:], rows)
-        batches = with_ids(*batches) if ids else batches[1]
+        pool = _map(_join, carried, _gather(chunk, kept))
+        batches = gather(chunk, rows), gather(pool, rows_of_pool)
         return (*plan_state, _gather(pool, left)), batches
+
+    def gather(examples, rows):
+        if split:
+            found = _gather_both(split.examples, examples[1:], rows, layout)
+        else:
+            found = _gather(examples[1:], rows)
+        return with_ids(*found) if ids else found[1]
 
     none = tf.zeros([0], "int64")
     groups, examples = _map(_empty, chunks.element_spec)
     start = (tf.constant(0, "int64"), none, none, (groups, none, examples))
     # An empty chunk says that the stream has ended.
     end = tf.data.Dataset.from_tensors((groups, examples))
-    batches = chunks.concatenate(end).enumerate().scan(start, step)
     # The next chunk is read while this one is fed.
-    return batches.prefetch(1).flat_map(_slices)
+    chunks = chunks.concatenate(end).enumerate().prefetch(1)
+    return chunks.scan(start, step).flat_map(_slices).prefetch(2)
 
 
-def _slices(*batches):
-    return tf.data.Dataset.from_tensor_slices(batches)
+def _slices(of_chunk, of_pool):
+    slices = tf.data.Dataset.from_tensor_slices
+    return slices(of_chunk).concatenate(slices(of_pool))
 
 
 def _empty(spec):

@@ -1,5 +1,7 @@
 """The super-batches of one chunk of a stream, as rows of the chunk."""
 
+import functools
+
 import numpy as np
 
 from keras_bilevel.data.epochs import EpochCounter
@@ -14,10 +16,10 @@ from keras_bilevel.data.seeds import generator
 class StreamPlan:
     """Says which examples of a chunk are in which super-batch.
 
-    What is left of a chunk is carried into the next one, as examples and not
-    as tuples. All else that an epoch must remember, its number, its groups
-    and how many tuples each was dealt, the caller hands from chunk to chunk:
-    several iterations may go on at once.
+    Each chunk makes super-batches of its own, and so does the pool of what
+    chunks left, examples and not tuples. All else that an epoch must
+    remember, its number, its groups and how many tuples each was dealt, the
+    caller hands from chunk to chunk: several iterations may go on at once.
 
     Args:
         layout: A `Layout`.
@@ -39,14 +41,14 @@ class StreamPlan:
         self._reported = set()
         self.counter = EpochCounter()
 
-    def __call__(self, number, last, groups, positions, epoch, names, dealt):
-        """Plans one chunk.
+    def __call__(self, number, carried, groups, positions, epoch, names, dealt):
+        """Plans one chunk; an empty one says that the epoch ends.
 
         Args:
             number: Integer, the number of the chunk in the epoch.
-            last: Boolean, whether the epoch ends with this chunk.
-            groups: Integer array of shape `(n,)`, the groups of the chunk,
-                what was carried first.
+            carried: Integer array of shape `(c,)`, the groups of what other
+                chunks left.
+            groups: Integer array of shape `(n,)`, the groups of the chunk.
             positions: Integer array of shape `(n,)`, where its examples are
                 in the stream.
             epoch: Integer, what the chunk before returned.
@@ -54,10 +56,12 @@ class StreamPlan:
             dealt: Integer array of the same shape, the tuples of each so far.
 
         Returns:
-            A tuple of the super-batches, an integer array of shape
-            `(steps, batch_size)`, the rows to carry, and the new `epoch`,
-            `names` and `dealt`. A super-batch lists validation members
-            first, as rows of the split's examples, then rows of the chunk.
+            A tuple of the chunk's super-batches, an integer array of shape
+            `(steps, batch_size)`; the rows that it leaves to the pool, which
+            follow the carried there; the pool's super-batches; the rows of
+            the pool to carry; and the new `epoch`, `names` and `dealt`. A
+            super-batch lists validation members first, as rows of the split's
+            examples, then rows of the chunk or of the pool.
         """
         if number == 0:
             epoch = np.int64(self.counter())
@@ -65,26 +69,53 @@ class StreamPlan:
         rng = generator(self._seed, *key) if self._shuffle else None
         rows = self._training_rows(positions)
         names, dealt = _add_names(names, dealt, groups[rows])
+        deal = functools.partial(self._deal, epoch, names, rng)
         group_ids = np.searchsorted(names, groups)
+        batches, kept, dealt = deal(rows, group_ids, dealt)
+        pool = np.append(np.searchsorted(names, carried), group_ids[kept])
+        last = len(groups) == 0
+        rows = np.arange(len(pool))
+        of_pool, left, dealt = deal(rows, pool, dealt, last)
+        if last and not dealt.any():
+            self._raise_too_few(len(pool))
+        return batches, kept, of_pool, left, epoch, names, dealt
+
+    def _deal(self, epoch, names, rng, rows, group_ids, dealt, last=False):
+        """Deals rows to as many super-batches as they make.
+
+        Args:
+            epoch: Integer.
+            names: Integer array, groups.
+            rng: `np.random.Generator`, or `None` to keep the data order.
+            rows: Integer array, ascending.
+            group_ids: Integer array, the groups of the rows 0, 1, ..., as
+                indices of `names`.
+            dealt: Integer array of the shape of `names`.
+            last: Boolean, whether rare groups will get no more examples.
+
+        Returns:
+            A tuple of the super-batches, the rows that are left, and the new
+            `dealt`.
+        """
+        layout = self._layout
         pool = Pool(rows, group_ids[rows], len(names))
-        num_tuples = pool.counts // self._layout.training_members
+        num_tuples = pool.counts // layout.training_members
         if last:
             rare = (num_tuples == 0) & (dealt == 0)
             num_tuples[rare] = self._tuples_of_rare(names, pool.counts, rare)
-        tuples = pool.draw(num_tuples, self._layout.training_members, rng)
-        whole = len(tuples) // self._layout.shard_size * self._layout.shard_size
+        tuples = pool.draw(num_tuples, layout.training_members, rng)
+        whole = len(tuples) // layout.shard_size * layout.shard_size
         tuples = tuples[tuple_order(tuples, rng)[:whole]]
-        carried = np.setdiff1d(rows, tuples)
+        is_left = np.zeros(len(group_ids), bool)
+        is_left[rows] = True
+        is_left[tuples] = False
         members = [tuples]
         chosen = group_ids[tuples[:, 0]]
         if self._split:
             members.insert(0, self._split.draw(epoch, names, chosen, dealt))
-        dealt = dealt + np.bincount(chosen, minlength=len(names))
-        if last and not dealt.any():
-            self._raise_too_few(len(positions))
         members = np.concatenate(members, axis=1)
-        batches = shard_major(members, self._layout)
-        return batches, carried, epoch, names, dealt
+        dealt = dealt + np.bincount(chosen, minlength=len(names))
+        return shard_major(members, layout), np.flatnonzero(is_left), dealt
 
     def _training_rows(self, positions):
         if self._split is None:
@@ -114,7 +145,8 @@ class StreamPlan:
 
 def _add_names(names, dealt, groups):
     """`names` and `dealt` with the groups that are new in `groups`."""
-    wider = np.union1d(names, groups)
+    new = groups[~np.isin(groups, names)]
+    wider = np.union1d(names, new)
     counts = np.zeros(len(wider), "int64")
     counts[np.searchsorted(wider, names)] = dealt
     return wider, counts

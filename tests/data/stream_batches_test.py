@@ -99,10 +99,45 @@ def test_without_shuffle_a_stream_equals_arrays(ratio):
         "seed": 0,
     }
     arrays = stratified_batches(make_data(), **arguments)
-    # Chunks of one super-batch: tuples span chunks, validation cycles too.
-    stream = stratified_batches(make_stream(), **arguments, shuffle_buffer=1)
+    stream = stratified_batches(make_stream(), **arguments)
     assert stream.element_spec == arrays.element_spec
     np.testing.assert_array_equal(read_ids(stream), read_ids(arrays))
+
+
+def test_without_shuffle_chunks_come_in_turn():
+    dataset = stratified_batches(
+        make_stream(),
+        **SIZES,
+        shuffle_buffer=40,
+        shuffle=False,
+        ids=True,
+        seed=0,
+    )
+    ids = read_ids(dataset)
+    # A super-batch is of one chunk, or of what chunks before it left.
+    of_chunk = [b for b in ids if np.ptp(b // 40) == 0]
+    assert 0 < len(of_chunk) < len(ids)
+    assert np.all(np.diff([np.min(b) // 40 for b in of_chunk]) >= 0)
+    for batch in ids:
+        shards = batch.reshape(4, 3)
+        assert np.all(np.diff(shards, axis=0) > 0)
+
+
+def test_validation_cycles_go_on_from_chunk_to_chunk():
+    x, y = make_data()
+    dataset = stratified_batches(
+        make_stream(x, y),
+        **SIZES,
+        validation_ratio=0.1,
+        shuffle_buffer=40,
+        ids=True,
+        seed=0,
+    )
+    drawn = read_ids(dataset).reshape(-1, 4, 3)[:, 0].ravel()
+    ids, counts = np.unique(drawn, return_counts=True)
+    assert np.max(counts) > 1
+    for group in range(3):
+        assert np.ptp(counts[y[ids] == group]) <= 1
 
 
 def test_validation_pool_is_fixed_and_disjoint():

@@ -104,9 +104,9 @@ def stratified_batches(
         shuffle_buffer: Integer, for datasets only: how many examples, at
             least a super-batch, are read, shuffled and cut into tuples at a
             time; what is left makes super-batches with what others left. An
-            example meets those that are near it in the dataset, so shuffle the dataset where it
-            is sorted. Memory is needed for about four times as many
-            examples. Where `num_replicas * num_shards` times the number of
+            example meets those that are near it in the dataset, so shuffle
+            the dataset where it is sorted. Memory is needed for about four
+            times as many examples. Where `num_replicas * num_shards` times the number of
             groups is larger, what is left is too, and feeding slows down.
             Defaults to `10_000`.
         seed: Non-negative integer. `None` draws one now, from NumPy's global

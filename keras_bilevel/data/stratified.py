@@ -106,9 +106,9 @@ def stratified_batches(
             time; what is left makes super-batches with what others left. An
             example meets those that are near it in the dataset, so shuffle
             the dataset where it is sorted. Memory is needed for about four
-            times as many examples. Where `num_replicas * num_shards` times the number of
-            groups is larger, what is left is too, and feeding slows down.
-            Defaults to `10_000`.
+            times as many examples. Where `num_replicas * num_shards` times
+            the number of groups is larger, what is left is too, and feeding
+            slows down. Defaults to `10_000`.
         seed: Non-negative integer. `None` draws one now, from NumPy's global
             generator, which `keras.utils.set_random_seed` seeds. Defaults to
             `None`.

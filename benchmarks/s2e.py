@@ -1,6 +1,7 @@
 """What does a searched schedule buy, and what do the methods without one?
 
-`--compare=methods`: S2E beside all methods of its paper. A schedule is
+`--compare=methods`: S2E beside all methods of its paper, on MNIST;
+`--compare=images`: on CIFAR-10, its human labels, and CIFAR-100. A schedule is
 searched for once per case; test data are read once, by the final trainings.
 `--compare=searches`: spaces and algorithms at equal numbers of trials.
 """
@@ -17,7 +18,10 @@ from benchmarks import schedule_search
 from benchmarks import selection
 
 CHOSEN = flags.DEFINE_enum(
-    "compare", "methods", ["methods", "searches"], "What to compare."
+    "compare",
+    "methods",
+    ["methods", "images", "searches"],
+    "What to compare.",
 )
 
 SYMMETRIC = {"noise_kind": "symmetric", "noise": 0.5}
@@ -29,16 +33,38 @@ HUMAN_NOISE = 0.4
 CIFAR_10 = {"dataset": "cifar10", "network": "small_cnn", "inputs": [-1, 1]}
 CIFAR_100 = {**CIFAR_10, "dataset": "cifar100", "num_train": 8_000}
 LONG = {"epochs": 200, "num_train": 40_000, "num_clean": 5_000, "every": 10}
+# Searched on the data of a seed of its own, for all final trainings.
+SEARCH_SEED = 100
+SEARCHES = (
+    {"space": "S2E", "algorithm": "S2E"},
+    # At equal cost: Co-teaching's own three numbers.
+    {"space": "Co-teaching", "algorithm": "random"},
+)
 PRESETS = {
     "methods": {
-        "quick": {"cases": [SYMMETRIC, PAIR], "trials": 24, "seeds": [0]},
+        name: {
+            "cases": [MILD, SYMMETRIC, PAIR],
+            "searches": SEARCHES,
+            "trials": 24,
+            "seeds": seeds,
+        }
+        for name, seeds in {"quick": [0], "paper": [0, 1, 2]}.items()
+    },
+    "images": {
+        "quick": {
+            "cases": [{**CIFAR_10, **HUMAN}, {**CIFAR_100, **SYMMETRIC}],
+            "searches": SEARCHES[:1],
+            "trials": 8,
+            "seeds": [0],
+        },
         "paper": {
             "cases": [
                 {**data, **noise}
-                for data in ({}, CIFAR_10, CIFAR_100)
+                for data in (CIFAR_10, CIFAR_100)
                 for noise in (MILD, SYMMETRIC, PAIR)
             ]
             + [{**CIFAR_10, **LONG, **noise} for noise in (PAIR, HUMAN)],
+            "searches": SEARCHES,
             "trials": 24,
             "seeds": [0, 1, 2],
         },
@@ -48,13 +74,6 @@ PRESETS = {
         "paper": {"cases": [SYMMETRIC, PAIR], "trials": 24, "seeds": [100]},
     },
 }
-# Searched on the data of a seed of its own, for all final trainings.
-SEARCH_SEED = 100
-SEARCHES = (
-    {"space": "S2E", "algorithm": "S2E"},
-    # At equal cost: Co-teaching's own three numbers.
-    {"space": "Co-teaching", "algorithm": "random"},
-)
 ALL_SEARCHES = [
     {"space": "S2E", "algorithm": name} for name in schedule_search.ALGORITHMS
 ] + [
@@ -73,7 +92,9 @@ def _search(case, trials, search, seed):
 def _search_plan(preset, records):
     return [
         _search(case, preset["trials"], search, SEARCH_SEED)
-        for case, search in itertools.product(preset["cases"], SEARCHES)
+        for case, search in itertools.product(
+            preset["cases"], preset["searches"]
+        )
     ]
 
 
@@ -269,15 +290,17 @@ def _searches_report(records):
 
 
 EXPERIMENTS = {
-    "methods": runner.Experiment(
-        "s2e_methods",
-        PRESETS["methods"],
+    name: runner.Experiment(
+        f"s2e_{name}",
+        PRESETS[name],
         stages=(_search_plan, _final_plan),
         report=_methods_report,
         run=_run,
         describe=_describe,
         headline=("test", "precision", "best"),
-    ),
+    )
+    for name in ("methods", "images")
+} | {
     "searches": runner.Experiment(
         "s2e_searches",
         PRESETS["searches"],

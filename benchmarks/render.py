@@ -117,12 +117,13 @@ def spread(values):
 
 
 def cell(values):
-    """Returns "mean ± standard deviation" of some runs."""
+    """Returns "mean ± standard deviation" of some runs; one count as it is."""
     mean, deviation = spread(values)
     if math.isnan(mean):
         return "-"
     if math.isnan(deviation):
-        return f"{mean:.3f}"
+        is_count = isinstance(values[0], int)
+        return str(values[0]) if is_count else f"{mean:.3f}"
     return f"{mean:.3f} ± {deviation:.3f}"
 
 

@@ -10,6 +10,7 @@ import itertools
 
 import numpy as np
 from absl import flags
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from benchmarks import render
@@ -254,22 +255,27 @@ def _searches_report(records):
         "labels": _case,
         "space": lambda s: s["space"],
         "algorithm": lambda s: s["algorithm"],
-        "trials": lambda s: str(s["trials"]),
     }
+    for record in records:
+        metrics = record["metrics"]
+        metrics["trials"] = len(metrics["values"])
     columns = {
+        "trials": "trials",
         "best validation accuracy": "best",
         "epochs trained": "trial_epochs",
     }
     cases = render.group(records, _case)
-    figure = Figure(figsize=(8, 4 * len(cases)), layout="constrained")
+    colors = colormaps["tab20"]
+    figure = Figure(figsize=(8, 5 * len(cases)), layout="constrained")
     panels = figure.subplots(len(cases), 1, squeeze=False)[:, 0]
     for axes, (name, members) in zip(panels, cases.items()):
-        for record in members:
+        for color, record in enumerate(members):
             best = record["metrics"]["best_so_far"]
             axes.plot(
                 1 + np.arange(len(best)),
                 best,
                 label=_search_name(record["settings"]),
+                color=colors(color),
             )
         axes.set(title=name, xlabel="trial", ylabel="best validation accuracy")
         axes.legend(fontsize=7)
@@ -279,7 +285,8 @@ def _searches_report(records):
         "compares algorithms over many seeds on a synthetic objective.",
         "candidates=1 for Newton as in the paper, cubic, natural and plain "
         "gradient; S2E is the default of `S2ETuner`. The hopeless stopped: "
-        "stop_below=0.5.",
+        "stop_below=0.5. Hyperband has one round of brackets, which sets its "
+        "number of trials.",
     ]
     return render.Report(
         "Spaces and search algorithms at equal numbers of trials",

@@ -83,7 +83,14 @@ class _HyperModel(kb.tuners.ReusedModel):
         self.clean = clean
         self.curves = []
 
-    def fit(self, hp, model, verbose=0, callbacks=()):
+    def fit(
+        self, hp, model, verbose=0, callbacks=(), epochs=None, initial_epoch=0
+    ):
+        # Hyperband's trials end early; the schedule is for all epochs.
+        end = keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: _stop(model, epoch + 1 == epochs)
+        )
+        options = selection.options(self.settings, verbose, *callbacks, end)
         # All trials see the same batches.
         keras.utils.set_random_seed(self.settings["seed"])
         history = model.fit(
@@ -92,11 +99,17 @@ class _HyperModel(kb.tuners.ReusedModel):
             batch_size=self.settings["batch_size"],
             validation_data=self.clean,
             validation_batch_size=1024,
-            **selection.options(self.settings, verbose, *callbacks),
+            initial_epoch=initial_epoch,
+            **options,
         )
         curve = history.history["val_accuracy"]
         self.curves.append(curve)
         return {"val_accuracy": curve[-1]}
+
+
+def _stop(model, now):
+    if now:
+        model.stop_training = True
 
 
 def _s2e(update="newton", **options):
@@ -128,6 +141,17 @@ def _keras_tuner(tuner):
     return make
 
 
+def _hyperband(hypermodel, settings, directory):
+    """One round of brackets: it decides itself on the number of trials."""
+    return keras_tuner.Hyperband(
+        hypermodel,
+        OBJECTIVE,
+        max_epochs=settings["epochs"],
+        seed=settings["seed"],
+        directory=directory,
+    )
+
+
 ALGORITHMS = {
     "S2E": _s2e(),
     "S2E, Newton as in the paper": _s2e("newton", candidates=1),
@@ -137,4 +161,5 @@ ALGORITHMS = {
     "S2E, the hopeless stopped": _s2e(stop_below=0.5),
     "random": _keras_tuner(keras_tuner.RandomSearch),
     "Bayesian optimization": _keras_tuner(keras_tuner.BayesianOptimization),
+    "Hyperband": _hyperband,
 }

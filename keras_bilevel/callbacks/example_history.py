@@ -40,6 +40,14 @@ class ExampleHistory(ExampleObserver):
         super().__init__(num_examples)
         self.output = output
 
+    def build(self):
+        self._kept()
+
+    def _kept(self):
+        shape = (self.num_examples,)
+        sums = self.variable("sum", shape, "float32")
+        return sums, self.variable("visits", shape, "int32")
+
     def observe(self, step):
         ids, batch = self.ids(step), step.batch
         y, y_pred, loss = batch.y, step.y_pred, self.model.loss
@@ -54,8 +62,7 @@ class ExampleHistory(ExampleObserver):
     def _add(self, ids, probability):
         finite = tf.math.is_finite(probability)
         probability = tf.where(finite, probability, 0.0)
-        sums = self.variable("sum", (self.num_examples,), "float32")
-        visits = self.variable("visits", (self.num_examples,), "int32")
+        sums, visits = self._kept()
         sums.value.scatter_add(tf.IndexedSlices(probability, ids))
         visits.value.scatter_add(
             tf.IndexedSlices(tf.cast(finite, tf.int32), ids)
@@ -63,8 +70,7 @@ class ExampleHistory(ExampleObserver):
 
     @property
     def given_probability(self):
-        sums = self.variable("sum", (self.num_examples,), "float32").numpy()
-        visits = self.variable("visits", (self.num_examples,), "int32").numpy()
+        sums, visits = (variable.numpy() for variable in self._kept())
         return np.where(visits > 0, sums / np.maximum(visits, 1), np.nan)
 
     @property

@@ -17,6 +17,16 @@ class Observer(keras.callbacks.Callback):
         self._variables = {}
         self._restored = {}
 
+    def set_model(self, model):
+        super().set_model(model)
+        self.build()
+
+    def build(self):
+        """Makes the variables whose shapes are known.
+
+        A step that makes some while it is traced is traced twice.
+        """
+
     def observe(self, step):
         """Takes note of one training step.
 

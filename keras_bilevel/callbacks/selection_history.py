@@ -45,6 +45,10 @@ class SelectionHistory(ExampleObserver):
         super().__init__(num_examples)
         self._epochs = []
 
+    def build(self):
+        self._marks()
+        self._networks()
+
     def observe(self, step):
         ids = self.ids(step)
         # 0 means not seen: so variables begin.
@@ -52,11 +56,13 @@ class SelectionHistory(ExampleObserver):
         self._marks().value.scatter_update(
             tf.IndexedSlices(gather(marks), gather(ids))
         )
-        networks = self.variable("networks", (), "int32")
-        networks.assign(step.weights.shape[0])
+        self._networks().assign(step.weights.shape[0])
 
     def _marks(self):
         return self.variable("marks", (self.num_examples,), "int32")
+
+    def _networks(self):
+        return self.variable("networks", (), "int32")
 
     def on_epoch_begin(self, epoch, logs=None):
         # Not at the end: a backup of that epoch may come before.
@@ -75,7 +81,7 @@ class SelectionHistory(ExampleObserver):
         kept = self.kept
         visits = np.sum(kept != NOT_SEEN, axis=0)
         total = np.sum(np.maximum(kept, 0), axis=0, dtype="float64")
-        networks = self.variable("networks", (), "int32").numpy()
+        networks = self._networks().numpy()
         share = total / np.maximum(visits * networks, 1)
         return np.where(visits > 0, share, np.nan)
 

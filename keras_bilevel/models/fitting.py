@@ -133,6 +133,8 @@ class Fitting(MultiWorker):
             y = batch_size = class_weight = sample_weight = None
             validation_split, steps_per_epoch = 0.0, None
         self._check_dataset(x)
+        if isinstance(x, tf.data.Dataset):
+            self._build_before_trace(x.element_spec)
         x = self._for_workers(self._guarded(x))
         callbacks = self._with_epochs(callbacks, x)
         self._set_observers(callbacks)

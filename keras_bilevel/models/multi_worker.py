@@ -1,12 +1,15 @@
 """Lets `fit` of Keras run on batches with ids, and on several workers.
 
 Keras builds a model from its first batch before it trains under a strategy,
-and there it fails on both. Each method names what it mends; all was seen with
-Keras 3.12 to 3.15. A test in `tests/distribute/multi_worker_test.py` fails as
-soon as Keras trains on several workers without this.
+and there it fails on both. Without one it builds metrics while it traces the
+step, so that TensorFlow traces it a second time. Each method names what it
+mends; all was seen with Keras 3.12 to 3.15. A test in
+`tests/distribute/multi_worker_test.py` fails as soon as Keras trains on
+several workers without this.
 """
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_bilevel import gradients
@@ -29,6 +32,7 @@ class MultiWorker:
         # Keras averages the first batch over the replicas to get one: on
         # several workers a structure fails, and ids are no `x`, `y` or weight.
         if self._distribute_strategy is None:
+            self._build_before_trace(data_batch)
             return
         strategy = self.distribute_strategy
         if iterator is not None:
@@ -40,6 +44,19 @@ class MultiWorker:
                 break
         with strategy.scope():
             self._symbolic_build(data_batch=self._parts_seen(data_batch))
+
+    def _build_before_trace(self, batch):
+        """Builds metrics and losses, where that needs no strategy.
+
+        Args:
+            batch: A batch, or a structure of the shapes and types of one.
+                Nothing is done where these are not known.
+        """
+        leaves = keras.tree.flatten(batch)
+        if self._distribute_strategy is not None or self.run_eagerly:
+            return
+        if batch is not None and all(_is_known(leaf) for leaf in leaves):
+            self._symbolic_build(data_batch=self._parts_seen(batch))
 
     def _make_function(self, step_function):
         # On several workers Keras averages logs along their axis 0, which
@@ -54,3 +71,13 @@ class MultiWorker:
             )
 
         return super()._make_function(step)
+
+
+def _is_known(leaf):
+    """Whether Keras can make a symbolic tensor like this one."""
+    if leaf is None:
+        return True
+    if isinstance(leaf, np.ndarray):
+        return leaf.dtype.kind in "biuf"
+    is_dense = isinstance(leaf, (tf.Tensor, tf.TensorSpec))
+    return is_dense and leaf.shape.rank is not None

@@ -273,14 +273,21 @@ class S2EOracle(keras_tuner.Oracle):
     def _to_minimize(self, value):
         return -value if self.objective.direction == "max" else value
 
-    def end_trial(self, trial):
+    def end_trial(self, trial, status="COMPLETED"):
         """Ends a trial, as KerasTuner does.
+
+        Args:
+            trial: Trial; or, deprecated by KerasTuner, the name of one.
+            status: String, used with a name only.
 
         Raises:
             RuntimeError: After too many failures in succession. A chief has
                 workers to send home first: its `failure` is set instead, and
                 nothing new is tried.
         """
+        if isinstance(trial, str):
+            trial = copy.copy(self.trials[trial])
+            trial.status = status
         self.failure = self._end(trial) or self.failure
         if self.failure is not None and not _has_workers():
             raise self.failure

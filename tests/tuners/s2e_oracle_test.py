@@ -240,6 +240,17 @@ def test_failed_trials_close_their_round(tmp_path, status):
     assert not np.array_equal(oracle.theta, np.ones(36))
 
 
+def test_a_trial_may_be_ended_by_its_name(tmp_path):
+    oracle = new_oracle(tmp_path)
+    name = oracle.create_trial("tuner").trial_id
+    oracle.update_trial(name, {"distance": 0.1})
+    oracle.end_trial(name)
+    assert oracle.trials[name].score == 0.1
+    name = oracle.create_trial("tuner").trial_id
+    oracle.end_trial(name, "FAILED")
+    assert oracle.trials[name].status == "FAILED"
+
+
 @NAN
 def test_values_that_are_not_finite_are_left_out(tmp_path):
     oracle = new_oracle(tmp_path, max_trials=8, candidates=1)

@@ -228,11 +228,12 @@ def _methods_figure(records):
             render.group(members, _method).items()
         ):
             _draw(row, method, runs, f"C{i}")
-        row[0].set(title=name, ylabel="test accuracy")
-        row[1].set(title=name, ylabel="label precision")
-        row[2].set(title=name, ylabel="share kept, R(t)")
+        row[0].set(ylabel="test accuracy")
+        row[1].set(ylabel="label precision")
+        row[2].set(ylabel="share kept, R(t)")
         row[0].legend(fontsize=7)
         for axes in row:
+            axes.set_title(name, fontsize=9)
             axes.set_xlabel("epoch")
     return figure
 

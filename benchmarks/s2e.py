@@ -17,6 +17,7 @@ from benchmarks import render
 from benchmarks import runner
 from benchmarks import schedule_search
 from benchmarks import selection
+from keras_bilevel.tuners.stopping import Stopping
 
 CHOSEN = flags.DEFINE_enum(
     "compare",
@@ -251,6 +252,19 @@ def _draw(row, method, runs, color):
         row[2].plot(epochs, schedule(epochs), color=color)
 
 
+def _with_stopping(curves, settings):
+    """What a search's trials come to if the hopeless ones are stopped."""
+    stopping = Stopping(0.5, settings["epochs"] // 4, least=4)
+    values, epochs = [], 0
+    for i, curve in enumerate(curves):
+        for epoch, value in enumerate(curve):
+            if stopping.is_hopeless(str(i), epoch, -value):
+                break
+        values.append(value)
+        epochs += epoch + 1
+    return {"stopping_best": max(values), "stopping_epochs": epochs}
+
+
 def _searches_report(records):
     rows = {
         "labels": _case,
@@ -260,10 +274,13 @@ def _searches_report(records):
     for record in records:
         metrics = record["metrics"]
         metrics["trials"] = len(metrics["values"])
+        metrics |= _with_stopping(metrics["curves"], record["settings"])
     columns = {
         "trials": "trials",
         "best validation accuracy": "best",
         "epochs trained": "trial_epochs",
+        "best, stopping": "stopping_best",
+        "epochs, stopping": "stopping_epochs",
     }
     cases = render.group(records, _case)
     colors = colormaps["tab20"]
@@ -288,6 +305,7 @@ def _searches_report(records):
         "gradient; S2E is the default of `S2ETuner`. The hopeless stopped: "
         "stop_below=0.5. Hyperband has one round of brackets, which sets its "
         "number of trials.",
+        "Stopping: what stop_below=0.5 would have left of the same trials.",
     ]
     return render.Report(
         "Spaces and search algorithms at equal numbers of trials",

@@ -77,7 +77,6 @@ class S2EOracle(keras_tuner.Oracle):
         theta: Float array of shape `(36,)`, or `(12,)` with `shared`: four
             concentrations of the Dirichlet, then two numbers for each beta.
         thetas: List of these, one for each round so far.
-
         failure: The error that ended the search, or `None`.
 
     Raises:

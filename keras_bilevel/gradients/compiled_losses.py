@@ -1,0 +1,311 @@
+"""Where a weight for an example meets the loss, whatever its rank.
+
+A loss has one number for each example, `(n,)`, or one for each token or pixel
+of it, `(n, t)` or `(n, h, w)`. Keras multiplies losses and weights as they
+come, so that weights of shape `(n,)` fail on others or, where `t` equals `n`,
+go along the wrong axis. Here weights get the rank of the loss first: example
+weights of all methods, `sample_weight` and `class_weight` alike.
+"""
+
+import dataclasses
+from typing import Any
+
+import keras
+from keras import ops
+from keras.src.trainers.compile_utils import CompileLoss
+
+
+class CompiledLosses(CompileLoss):
+    """The compiled losses of a model, which take one weight per example.
+
+    `keras.src`'s class, seen with Keras 3.12 to 3.15, finds out which loss
+    belongs to which output; each loss is then put into a `PerExampleLoss`.
+    """
+
+    def build(self, y_true, y_pred):
+        super().build(y_true, y_pred)
+        self._flat_losses = [
+            entry._replace(loss=PerExampleLoss(entry.loss))
+            for entry in self._flat_losses
+        ]
+
+
+class PerExampleLoss(keras.losses.Loss):
+    """A loss whose sample weights are expanded to its rank.
+
+    Args:
+        loss: The `keras.losses.Loss`.
+    """
+
+    def __init__(self, loss):
+        super().__init__(name=loss.name, reduction=loss.reduction)
+        self.loss = loss
+        self._ranks = {}
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        if sample_weight is not None:
+            rank = self._rank(y_true, y_pred)
+            sample_weight = expanded(sample_weight, rank)
+        return self.loss(y_true, y_pred, sample_weight)
+
+    def call(self, y_true, y_pred):
+        return self.loss.call(y_true, y_pred)
+
+    def _rank(self, y_true, y_pred):
+        key = tuple(_kind(t) for t in keras.tree.flatten((y_true, y_pred)))
+        if key not in self._ranks:
+            spec = values_spec(self.loss, y_true, y_pred)
+            self._ranks[key] = len(spec.shape)
+        return self._ranks[key]
+
+
+@dataclasses.dataclass
+class OutputLoss:
+    """What one output of a model adds to its loss.
+
+    Attributes:
+        name: String, the name of the output, or of the loss.
+        path: Tuple of keys and indices, where the output is in `y_pred`.
+        loss: The `keras.losses.Loss`.
+        weight: Float, the output's part of `loss_weights`.
+        y: Labels, of shape `(batch_size, ...)`.
+        y_pred: Predictions, of shape `(batch_size, ...)`.
+        sample_weight: The user's weights for this output, or `None`.
+    """
+
+    name: str
+    path: tuple
+    loss: keras.losses.Loss
+    weight: float
+    y: Any
+    y_pred: Any
+    sample_weight: Any
+
+    def terms(self):
+        """Returns the loss, number by number, and what counts in it.
+
+        Returns:
+            Tuple of float32 tensors of shape `(batch_size, ...)`: the loss
+            before its reduction, 0 where it does not count; how much each
+            number counts: the sample weight, and 0 where a mask or
+            `ignore_class` leaves it out; and the mask alone, 0 or 1.
+        """
+        y_true, y_pred = keras.tree.map_structure(
+            lambda t: ops.convert_to_tensor(t, dtype=self.loss.dtype),
+            (self.y, self.y_pred),
+        )
+        numbers = self.loss.call(y_true, y_pred)
+        masks = [
+            getattr(t, "_keras_mask", None) for t in (self.y_pred, numbers)
+        ]
+        numbers = ops.cast(numbers, "float32")
+        present = ops.ones_like(numbers)
+        for mask in masks:
+            if mask is not None:
+                present = present * _like(ops.cast(mask, "float32"), numbers)
+        counts = present
+        if self.sample_weight is not None:
+            weights = ops.cast(self.sample_weight, "float32")
+            counts = counts * _like(weights, numbers)
+        return ops.where(counts != 0, numbers, 0.0), counts, present
+
+    def means(self):
+        """Returns the mean loss of each example, over what counts in it.
+
+        Returns:
+            Tuple of a float32 tensor and a boolean tensor of shape
+            `(batch_size,)`: the means, and whether anything counts.
+        """
+        numbers, counts, _ = self.terms()
+        total = per_example_sum(counts)
+        sums = per_example_sum(counts * numbers)
+        return ops.divide_no_nan(sums, total), total != 0
+
+
+def outputs_of(model, y, y_pred, sample_weight=None):
+    """Returns an `OutputLoss` for each loss that a model was compiled with.
+
+    Args:
+        model: A compiled `keras.Model`.
+        y: Labels, a tensor or a structure of tensors.
+        y_pred: Predictions, a tensor or a structure of tensors.
+        sample_weight: The user's weights, or `None`.
+
+    Returns:
+        List, empty where there are no compiled losses.
+    """
+    compiled = model._compile_loss
+    if compiled is None:
+        return []
+    if not compiled.built:
+        symbolic = keras.tree.map_structure(_symbolic, (y, y_pred))
+        _Symbolic(compiled).compute_output_spec(*symbolic)
+    found = []
+
+    def noting(entry):
+        def note(y, y_pred, sample_weight):
+            loss = getattr(entry.loss, "loss", entry.loss)
+            weight = 1.0 if entry.loss_weights is None else entry.loss_weights
+            found.append(
+                OutputLoss(
+                    entry.name,
+                    entry.path,
+                    loss,
+                    weight,
+                    y,
+                    y_pred,
+                    sample_weight,
+                )
+            )
+            return ops.zeros(())
+
+        return entry._replace(loss=note)
+
+    # Keras matches outputs, labels and weights; nothing is tracked.
+    reader = object.__new__(type(compiled))
+    reader.__dict__.update(compiled.__dict__)
+    reader._flat_losses = [noting(entry) for entry in compiled._flat_losses]
+    reader._metrics = [None] * len(compiled._flat_losses)
+    reader(y, y_pred, sample_weight)
+    return found
+
+
+def example_losses(model, y, y_pred, sample_weight=None):
+    """Returns the compiled loss of each example, for ranking.
+
+    Of each output it is the mean over what counts in the example: masked
+    tokens, ignored classes and tokens of weight 0 do not, and one weight for
+    the whole example cancels. Of several outputs it is the mean, weighted by
+    `loss_weights`, over those that count, times the sum of these weights.
+
+    Args:
+        model: A compiled `keras.Model`.
+        y: Labels, a tensor or a structure of tensors.
+        y_pred: Predictions, a tensor or a structure of tensors.
+        sample_weight: The user's weights, or `None`.
+
+    Returns:
+        Tuple of a float32 tensor and a boolean tensor of shape
+        `(batch_size,)`: the losses, and whether anything counts.
+    """
+    outputs = outputs_of(model, y, y_pred, sample_weight)
+    means, presences = zip(*(output.means() for output in outputs))
+    if len(outputs) == 1:
+        return outputs[0].weight * means[0], presences[0]
+    weights = ops.convert_to_tensor(
+        [float(output.weight) for output in outputs], "float32"
+    )[:, None]
+    present = ops.stack(presences) & (weights != 0)
+    counted = ops.where(present, weights, 0.0)
+    sums = ops.sum(ops.where(present, ops.stack(means) * weights, 0.0), axis=0)
+    share = ops.divide_no_nan(ops.sum(counted, axis=0), ops.sum(weights))
+    return ops.divide_no_nan(sums, share), ops.any(present, axis=0)
+
+
+def check_per_example(model, y, y_pred):
+    """Raises `ValueError` for a loss that cannot be weighed example by example.
+
+    Args:
+        model: A compiled `keras.Model`.
+        y: Labels, tensors or symbolic tensors of shape `(batch_size, ...)`.
+        y_pred: Predictions, tensors or symbolic ones.
+    """
+    for output in outputs_of(model, y, y_pred):
+        loss = output.loss
+        check_linear(loss)
+        shape = values_spec(loss, output.y, output.y_pred).shape
+        size = keras.tree.flatten(output.y_pred)[0].shape[0]
+        if len(shape) == 0 or shape[0] != size:
+            raise ValueError(
+                "Expected a loss with a number, or several, for each example: "
+                f"shape (batch_size, ...). Received: loss `{loss.name}` of "
+                f"output `{output.name}` with shape {tuple(shape)} for "
+                f"predictions of shape {tuple(output.y_pred.shape)}. Return "
+                "the losses before any mean over the batch: a "
+                "`keras.losses.Loss` takes the mean by itself, Dice and "
+                "Tversky are one number per example with `axis=(1, 2, 3)` "
+                "for images, and outputs of shape (batch_size,) need a last "
+                "axis of 1."
+            )
+
+
+def check_linear(loss):
+    """Raises `ValueError` for a loss that is not linear in sample weights.
+
+    Args:
+        loss: What is given to `compile`: a loss or a structure of them.
+    """
+    for part in keras.tree.flatten(loss):
+        if getattr(part, "reduction", None) == "mean_with_sample_weight":
+            raise ValueError(
+                "Expected a loss that is linear in the sample weights, so that "
+                "every example has a part of it. Received: "
+                f"{type(part).__name__} with "
+                "reduction='mean_with_sample_weight', which divides by the "
+                "sum of the weights. Use reduction='sum_over_batch_size'."
+            )
+
+
+def values_spec(loss, y, y_pred):
+    """Returns the shape and type of a loss before its reduction.
+
+    Args:
+        loss: A `keras.losses.Loss`.
+        y: Labels, a tensor or a structure of tensors, symbolic ones too.
+        y_pred: Predictions, likewise.
+
+    Returns:
+        `keras.KerasTensor`.
+    """
+
+    def numbers(y, y_pred):
+        y, y_pred = keras.tree.map_structure(
+            lambda t: ops.convert_to_tensor(t, dtype=loss.dtype), (y, y_pred)
+        )
+        return loss.call(y, y_pred)
+
+    symbolic = keras.tree.map_structure(_symbolic, (y, y_pred))
+    return _Symbolic(numbers).compute_output_spec(*symbolic)
+
+
+def expanded(weights, rank):
+    """Returns weights with as many axes of 1 behind them as make `rank`.
+
+    Args:
+        weights: Tensor of shape `(batch_size, ...)`.
+        rank: Integer. Weights of this rank or a higher one stay as they are.
+    """
+    weights = ops.convert_to_tensor(weights)
+    for _ in range(rank - len(weights.shape)):
+        weights = ops.expand_dims(weights, -1)
+    return weights
+
+
+def per_example_sum(numbers):
+    """Sums a tensor over all axes but the first."""
+    return ops.sum(numbers, axis=list(range(1, len(numbers.shape))))
+
+
+def _like(weights, numbers):
+    """Returns weights or a mask in the rank of a loss."""
+    rank = len(numbers.shape)
+    while len(weights.shape) > rank and weights.shape[-1] == 1:
+        weights = ops.squeeze(weights, -1)
+    return expanded(weights, rank)
+
+
+class _Symbolic(keras.Operation):
+    """Runs a function on symbolic tensors."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.call = function
+
+
+def _symbolic(tensor):
+    return keras.KerasTensor(*_kind(tensor))
+
+
+def _kind(tensor):
+    shape = tuple(tensor.shape)
+    return shape, keras.backend.standardize_dtype(tensor.dtype)

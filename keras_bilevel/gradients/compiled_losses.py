@@ -29,6 +29,15 @@ class CompiledLosses(CompileLoss):
             entry._replace(loss=PerExampleLoss(entry.loss))
             for entry in self._flat_losses
         ]
+        self._metrics[:] = [MeanOfSome(name=m.name) for m in self._metrics]
+
+
+class MeanOfSome(keras.metrics.Mean):
+    """A mean that is NaN, and not 0, of nothing."""
+
+    def result(self):
+        mean = super().result()
+        return ops.where(self.count > 0, mean, float("nan"))
 
 
 class PerExampleLoss(keras.losses.Loss):

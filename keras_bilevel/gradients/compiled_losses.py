@@ -12,6 +12,7 @@ import functools
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras import ops
 from keras.src.trainers.compile_utils import CompileLoss
 
@@ -297,6 +298,11 @@ def expanded(weights, rank):
         rank: Integer. Weights of this rank or a higher one stay as they are.
     """
     weights = ops.convert_to_tensor(weights)
+    if weights.shape.rank is None:
+        # Keras relaxes the shapes of a second call of `evaluate`.
+        ones = tf.ones([tf.maximum(rank - tf.rank(weights), 0)], "int32")
+        shape = tf.concat([tf.shape(weights), ones], axis=0)
+        return tf.ensure_shape(tf.reshape(weights, shape), [None] * rank)
     for _ in range(rank - len(weights.shape)):
         weights = ops.expand_dims(weights, -1)
     return weights

@@ -10,7 +10,7 @@ from keras_bilevel.gradients import losses
 from keras_bilevel.gradients import replicas
 from keras_bilevel.gradients import state
 from keras_bilevel.gradients.bad_examples import without_bad
-from keras_bilevel.gradients.example_losses import ExampleLosses
+from keras_bilevel.gradients.ranking import ExampleLosses
 from keras_bilevel.gradients.step import Step
 
 

@@ -7,7 +7,6 @@ import tensorflow as tf
 from keras_bilevel.data.array_batches import array_columns
 from keras_bilevel.data.arrays import check_no_steps
 from keras_bilevel.data.arrays import check_steps
-from keras_bilevel.data.arrays import count_examples
 from keras_bilevel.data.arrays import unpack_arrays
 from keras_bilevel.data.checks import check_integer
 from keras_bilevel.data.epochs import each_epoch
@@ -167,8 +166,7 @@ def _pair(source, target):
 
 def _array_columns(name, data):
     """`(x, y)` or `(x, y, sample_weight)` as tensors, and their length."""
-    parts = unpack_arrays(name, data)
-    num_examples = count_examples(name, parts)
+    parts, num_examples = unpack_arrays(name, data)
     return array_columns(*parts, num_examples, ids=False), num_examples
 
 

@@ -45,6 +45,6 @@ def with_ids(positions, batch):
     """
     if len(batch) == 4:
         return batch
-    ones = tf.ones_like(positions, "float32")
+    ones = tf.ones_like(positions, keras.config.floatx())
     x, y, sample_weight = (*batch, ones)[:3]
     return x, y, sample_weight, positions

@@ -220,7 +220,7 @@ def test_labels_that_are_no_class_error(labels):
         (np.zeros(10), np.zeros(9, int)),
         ({"a": np.zeros(10), "b": np.zeros(9)}, np.zeros(10, int)),
         (np.zeros(10), np.zeros(10, int), np.ones(9)),
-        (np.zeros(10), [0] * 10),
+        (np.zeros(10), [0] * 9),
     ],
 )
 def test_lengths_error(data):

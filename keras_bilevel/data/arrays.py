@@ -99,7 +99,7 @@ def _read(data, where, series_are_columns=False):
 
 def _is_list(part):
     """Whether a list holds numbers; one of arrays is of several inputs."""
-    leaves = keras.tree.flatten(part)
+    leaves = _arrays(part)
     is_list = isinstance(part, (list, tuple)) and bool(leaves)
     return is_list and all(map(is_scalar, leaves))
 

@@ -119,8 +119,9 @@ def _read_frame(frame, where):
 
 
 def _check_nothing_missing(series, where):
-    is_float = isinstance(series.dtype, np.dtype) and series.dtype.kind == "f"
-    missing = 0 if is_float else int(np.sum(series.isna()))
+    # In what NumPy knows, NaN is a number, and what is none shows later.
+    is_known = isinstance(series.dtype, np.dtype)
+    missing = 0 if is_known else int(np.sum(series.isna()))
     if missing:
         raise wrong(
             where,

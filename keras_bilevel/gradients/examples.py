@@ -8,9 +8,9 @@ from keras_bilevel.gradients import losses
 from keras_bilevel.gradients import replicas
 from keras_bilevel.gradients import state
 from keras_bilevel.gradients.bad_examples import without_bad
-from keras_bilevel.gradients.ranking import of_kept
 from keras_bilevel.gradients.normalize import finite_or_zero
 from keras_bilevel.gradients.normalize import normalizer
+from keras_bilevel.gradients.ranking import of_kept
 from keras_bilevel.gradients.step import Step
 from keras_bilevel.gradients.step import Upper
 from keras_bilevel.weighting.weighting import Weighting

@@ -124,6 +124,7 @@ class Fitting(MultiWorker):
             A `keras.callbacks.History`.
         """
         self._assert_compile_called("fit")
+        self._check_networks_train()
         self._check_epochs(epochs)
         validation_data = arrays.read_validation(validation_data)
         if arrays.are_arrays(x):

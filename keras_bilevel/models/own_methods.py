@@ -99,9 +99,10 @@ class OwnMethods:
         for name in ("_compile_loss", "_compile_metrics", "_loss_tracker"):
             object.__setattr__(network, name, getattr(self, name))
 
-    def _check_trainable(self):
-        """Raises `ValueError` where there is nothing to train."""
-        if not self.trainable_variables:
+    def _check_networks_train(self):
+        """Raises `ValueError` for networks that cannot be trained here."""
+        check_stateless(self)
+        if self.built and not self.trainable_variables:
             raise ValueError(
                 "Expected a network with trainable weights. Received: one "
                 "whose weights are all frozen. Set `trainable = True` on the "

@@ -120,8 +120,8 @@ def walk(model, weighting, upper, lower, scale):
         upper=Upper(
             batch=upper,
             y_pred=y_pred,
-            loss=finite_or_zero(tf.cast(loss, tf.float32)),
-            has_loss=tf.math.is_finite(loss),
+            loss=tf.where(healthy, tf.cast(loss, tf.float32), 0.0),
+            has_loss=healthy,
         ),
         # The compiled metrics are those of the target network.
         shown=(

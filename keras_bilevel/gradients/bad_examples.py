@@ -20,9 +20,9 @@ def without_bad(network, batch, scale):
 
     An example that is to weigh 0 must not be in the batch at all: 0 * NaN is
     NaN, and BatchNorm would spread it. Bad is what has a loss or a gradient
-    that is not finite: behind a ReLU only the gradient may be. That is found
-    out example by example, only for those whose data are not finite or huge,
-    which they may be by intent (NaN for "missing").
+    that is not finite: behind a ReLU only the gradient may be. That is looked
+    for only among those whose data are not finite or huge, which they may be
+    by intent (NaN for "missing").
 
     Args:
         network: The `Wrapper` of the network.

@@ -17,4 +17,4 @@ tf.config.set_logical_device_configuration(
 def fixed_seed():
     keras.utils.set_random_seed(0)
     yield
-    keras.backend.clear_session()
+    keras.backend.clear_session(free_memory=False)

@@ -8,6 +8,7 @@ weights of all methods, `sample_weight` and `class_weight` alike.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import keras
@@ -71,6 +72,8 @@ class OutputLoss:
         y: Labels, of shape `(batch_size, ...)`.
         y_pred: Predictions, of shape `(batch_size, ...)`.
         sample_weight: The user's weights for this output, or `None`.
+        is_masked: Boolean, whether a mask leaves out a part of the loss, once
+            `terms` have been asked for.
     """
 
     name: str
@@ -80,29 +83,31 @@ class OutputLoss:
     y: Any
     y_pred: Any
     sample_weight: Any
+    is_masked: bool = False
 
+    @functools.cached_property
     def terms(self):
-        """Returns the loss, number by number, and what counts in it.
+        """The loss, number by number, and what counts in it.
 
-        Returns:
-            Tuple of float32 tensors of shape `(batch_size, ...)`: the loss
-            before its reduction, 0 where it does not count; how much each
-            number counts: the sample weight, and 0 where a mask or
-            `ignore_class` leaves it out; and the mask alone, 0 or 1.
+        Tuple of float32 tensors of shape `(batch_size, ...)`: the loss before
+        its reduction, 0 where it does not count; how much each number counts:
+        the sample weight, and 0 where a mask or `ignore_class` leaves it out;
+        and the mask alone, 0 or 1.
         """
         y_true, y_pred = keras.tree.map_structure(
             lambda t: ops.convert_to_tensor(t, dtype=self.loss.dtype),
             (self.y, self.y_pred),
         )
         numbers = self.loss.call(y_true, y_pred)
-        masks = [
+        found = [
             getattr(t, "_keras_mask", None) for t in (self.y_pred, numbers)
         ]
+        masks = [mask for mask in found if mask is not None]
+        self.is_masked = len(masks) > 0
         numbers = ops.cast(numbers, "float32")
         present = ops.ones_like(numbers)
         for mask in masks:
-            if mask is not None:
-                present = present * _like(ops.cast(mask, "float32"), numbers)
+            present = present * _like(ops.cast(mask, "float32"), numbers)
         counts = present
         if self.sample_weight is not None:
             weights = ops.cast(self.sample_weight, "float32")
@@ -116,7 +121,7 @@ class OutputLoss:
             Tuple of a float32 tensor and a boolean tensor of shape
             `(batch_size,)`: the means, and whether anything counts.
         """
-        numbers, counts, _ = self.terms()
+        numbers, counts, _ = self.terms
         total = per_example_sum(counts)
         sums = per_example_sum(counts * numbers)
         return ops.divide_no_nan(sums, total), total != 0
@@ -188,7 +193,11 @@ def example_losses(model, y, y_pred, sample_weight=None):
         Tuple of a float32 tensor and a boolean tensor of shape
         `(batch_size,)`: the losses, and whether anything counts.
     """
-    outputs = outputs_of(model, y, y_pred, sample_weight)
+    return means_of(outputs_of(model, y, y_pred, sample_weight))
+
+
+def means_of(outputs):
+    """Returns `example_losses` of a list of `OutputLoss`es."""
     means, presences = zip(*(output.means() for output in outputs))
     if len(outputs) == 1:
         return outputs[0].weight * means[0], presences[0]
@@ -213,9 +222,12 @@ def check_per_example(model, y, y_pred):
     for output in outputs_of(model, y, y_pred):
         loss = output.loss
         check_linear(loss)
-        shape = values_spec(loss, output.y, output.y_pred).shape
-        size = keras.tree.flatten(output.y_pred)[0].shape[0]
-        if len(shape) == 0 or shape[0] != size:
+        # What follows the batch is unknown where the batch is.
+        parts = keras.tree.map_structure(
+            _of_any_size, (output.y, output.y_pred)
+        )
+        shape = values_spec(loss, *parts).shape
+        if len(shape) == 0 or shape[0] is not None:
             raise ValueError(
                 "Expected a loss with a number, or several, for each example: "
                 f"shape (batch_size, ...). Received: loss `{loss.name}` of "
@@ -304,6 +316,22 @@ class _Symbolic(keras.Operation):
 
 def _symbolic(tensor):
     return keras.KerasTensor(*_kind(tensor))
+
+
+def _of_any_size(tensor):
+    shape, dtype = _kind(tensor)
+    return keras.KerasTensor((None, *shape[1:]), dtype)
+
+
+def packed(y_pred, by_path):
+    """Returns a structure like that of predictions.
+
+    Args:
+        y_pred: A tensor or a structure of tensors.
+        by_path: Dict of what belongs there, by the path of each output.
+    """
+    paths = [path for path, _ in keras.tree.flatten_with_path(y_pred)]
+    return keras.tree.pack_sequence_as(y_pred, [by_path.get(p) for p in paths])
 
 
 def _kind(tensor):

@@ -9,9 +9,30 @@ import tensorflow as tf
 
 from keras_bilevel.gradients import calls
 from keras_bilevel.gradients import losses
+from keras_bilevel.gradients import second_derivatives
 
-# Nothing beside any other weight, in float32, but not 0.
+# Negligible beside any other weight, in float32, but not 0: deltas survive.
 _ALMOST_ZERO = 2.0**-40
+
+# By how much alignments may miss their sum, as a share of the gradient: they
+# are sums of rounded products.
+_MOST_MISFIT = 1e-3
+_MOST_MISFIT_OF_HALF = 0.1
+
+second_derivatives.register()
+
+
+def most_misfit(network):
+    """Returns the largest `misfit` of a pass that is right.
+
+    Args:
+        network: `keras.Model`.
+    """
+    halves = ("float16", "bfloat16")
+    is_half = any(
+        layer.compute_dtype in halves for layer in network._flatten_layers()
+    )
+    return _MOST_MISFIT_OF_HALF if is_half else _MOST_MISFIT
 
 
 def make(network, variables, batch, point, judge, scale, is_final):
@@ -37,6 +58,9 @@ def make(network, variables, batch, point, judge, scale, is_final):
           and of `None`.
         - `statistics`: Dict of tensors of shape `(source_size,)`.
         - `constant`: Scalar, the part of L that no example's weight changes.
+        - `misfit`: Scalar, by how much the alignments miss what they must add
+          up to, as a share of the gradient's length. `None` where the sum is
+          not known.
     """
     arguments = network, variables, batch, point, judge, scale, is_final
     if not scale.is_active and calls.keeps_rows_apart(network.model):
@@ -45,6 +69,23 @@ def make(network, variables, batch, point, judge, scale, is_final):
 
 
 class _Pass:
+    misfit = None
+
+    def _compare(self, alignment, projection, gradient):
+        """Notes whether the alignments add up: s(w) = sum_j w_j ds/dw_j.
+
+        Args:
+            alignment: Tensor of shape `(source_size,)`, ds/dw.
+            projection: Scalar, s(w) = <grad L(w), u>, |u| = 1.
+            gradient: List with the gradient of L(w).
+        """
+        weighed = self._point * alignment
+        length = tf.linalg.global_norm([g for g in gradient if g is not None])
+        scale = length + tf.reduce_sum(tf.abs(weighed))
+        self.misfit = tf.math.divide_no_nan(
+            tf.abs(tf.reduce_sum(weighed) - projection), scale
+        )
+
     def _read(self, loss, slopes, alignment):
         """Notes what is known of the examples of a loss that is affine in w.
 
@@ -84,12 +125,21 @@ class _Double(_Pass):
                 )
                 scaled = scale.up(loss)
             self._slopes, gradient = inner.gradient(scaled, (point, variables))
+            losses.check_weighed(network, self._slopes)
             # The scale stays in until the second derivative is taken.
             gradient = [_dense(g) for g in gradient]
             projection = _inner_product(gradient, judge)
-        alignment = scale.down(self._outer.gradient(projection, point))
+        try:
+            alignment = scale.down(self._outer.gradient(projection, point))
+        except LookupError as error:
+            raise ValueError(
+                "Expected operations that can be differentiated twice. "
+                f"Received: {error}. {losses.suspects(network.model)}"
+            ) from error
         self.gradient = [scale.down(g) for g in gradient]
         self.evidence = self.gradient
+        if not losses.has_other_parts(network):
+            self._compare(alignment, scale.down(projection), self.gradient)
         self._read(loss, scale.down(self._slopes), alignment * length)
 
     def at(self, weights):
@@ -137,6 +187,7 @@ class _ByCalls(_Pass):
                 variables if is_final else [],
             ),
         )
+        losses.check_weighed(network, slopes)
         self._calls = [
             pair for pair in zip(recorded, deltas) if pair[1] is not None
         ]

@@ -2,11 +2,13 @@
 
 import tensorflow as tf
 
+from keras_bilevel.gradients import compiled_losses
 from keras_bilevel.gradients import example_passes
 from keras_bilevel.gradients import losses
 from keras_bilevel.gradients import replicas
 from keras_bilevel.gradients import state
 from keras_bilevel.gradients.bad_examples import without_bad
+from keras_bilevel.gradients.example_losses import of_kept
 from keras_bilevel.gradients.normalize import finite_or_zero
 from keras_bilevel.gradients.normalize import normalizer
 from keras_bilevel.gradients.step import Step
@@ -57,9 +59,13 @@ def walk(model, weighting, upper, lower, scale):
     source = example_passes.make(
         network, variables, lower, point, judge, scale, is_known
     )
+    compiled_losses.check_per_example(network, lower.y, source.y_pred)
 
     healthy = _all_finite([*own, *source.evidence])
     healthy &= ~state.spoiled(moving, before)
+    if source.misfit is not None:
+        # Nothing follows alignments that are wrong: `fit` ends with an error.
+        healthy &= source.misfit < example_passes.most_misfit(network.model)
     # A bad target, or a bad gradient, on one replica spoils the step of all.
     healthy = replicas.on_all(healthy)
     state.restore_unless(healthy, moving, before)
@@ -110,7 +116,20 @@ def walk(model, weighting, upper, lower, scale):
             y_pred=y_pred,
             loss=tf.where(healthy, tf.cast(loss, tf.float32), 0.0),
         ),
+        # The compiled metrics are those of the target network.
+        shown=(
+            _of_usable(lower, source.y_pred, usable)
+            if network is model
+            else (upper.y, y_pred, upper.sample_weight)
+        ),
+        misfit=source.misfit,
     )
+
+
+def _of_usable(batch, y_pred, usable):
+    kept = tf.cast(usable, tf.float32)
+    factor = of_kept(kept, tf.ones_like(kept), per_replica=True)
+    return batch.y, y_pred, losses.weighted(batch, factor)[2]
 
 
 def _remembers(weighting):

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from keras_bilevel.gradients import replicas
 from keras_bilevel.gradients.structure import map_tensors
+from keras_bilevel.gradients.structure import tensors
 
 _thread = threading.local()
 
@@ -31,21 +32,25 @@ def are_data_only():
     return getattr(_thread, "data_only", False)
 
 
-def check_linear(loss):
-    """Raises `ValueError` for a loss that is not linear in sample weights.
+@contextlib.contextmanager
+def without_regularizers(network):
+    """Takes the weight regularisers off a network's variables for a while.
 
     Args:
-        loss: What is given to `compile`: a loss or a structure of them.
+        network: `keras.Model`, whose own `compute_loss` may add them up.
     """
-    for part in keras.tree.flatten(loss):
-        if getattr(part, "reduction", None) == "mean_with_sample_weight":
-            raise ValueError(
-                "Expected a loss that is linear in the sample weights, so that "
-                "every example has a part of it. Received: "
-                f"{type(part).__name__} with "
-                "reduction='mean_with_sample_weight', which divides by the "
-                "sum of the weights. Use reduction='sum_over_batch_size'."
-            )
+    regularized = {
+        id(v): (v, v.regularizer)
+        for v in network.trainable_variables
+        if v.regularizer is not None
+    }
+    for variable, _ in regularized.values():
+        variable.regularizer = None
+    try:
+        yield
+    finally:
+        for variable, regularizer in regularized.values():
+            variable.regularizer = regularizer
 
 
 def data_loss(model, part, training=True):
@@ -104,13 +109,83 @@ def weighted(batch, weights):
     """
     if batch.sample_weight is None:
         return batch.x, batch.y, weights
-    product = map_tensors(lambda w: _times(w, weights), batch.sample_weight)
+    product = map_tensors(lambda w: times(w, weights), batch.sample_weight)
     return batch.x, batch.y, product
 
 
-def _times(user, weights):
+def times(user, weights):
+    """Returns the user's weights, or `None`, times weights per example."""
+    if user is None:
+        return weights
     ones = [1] * (len(user.shape) - 1)
     return tf.cast(user, weights.dtype) * tf.reshape(weights, (-1, *ones))
+
+
+def slopes_in_weights(network, batch, y_pred):
+    """Returns how a loss changes with the weight of each example.
+
+    Args:
+        network: A compiled `Wrapper`.
+        batch: A `Batch`.
+        y_pred: What the network predicts for it.
+
+    Returns:
+        Float32 tensor of shape `(batch_size,)`.
+    """
+    ones = tf.ones(tf.shape(tensors(batch.y)[0])[:1])
+    with tf.GradientTape() as tape:
+        tape.watch(ones)
+        value = loss(network, weighted(batch, ones), y_pred)
+    slopes = tape.gradient(value, ones)
+    check_weighed(network, slopes)
+    return tf.cast(slopes, tf.float32)
+
+
+def check_weighed(network, slopes):
+    """Raises `ValueError` where a loss does not use its sample weights."""
+    if slopes is None:
+        raise ValueError(
+            "Expected a loss that uses `sample_weight`, by which single "
+            "examples are weighed. Received: `compute_loss` of "
+            f"{type(network.model).__name__}, which does not. Multiply the "
+            "loss of each example by it, or pass it on to "
+            "`super().compute_loss`."
+        )
+
+
+def has_other_parts(network):
+    """Returns whether the loss may have parts that no example's weight moves.
+
+    Args:
+        network: A `Wrapper` that was just called.
+    """
+    with data_losses_only():
+        return network.has_own_loss() or len(network.losses) > 0
+
+
+def suspects(network):
+    """Returns which layers to look at where a derivative is wrong, as a text.
+
+    Args:
+        network: `keras.Model`.
+    """
+    own = [
+        f"`{layer.name}` ({type(layer).__name__})"
+        for layer in network._flatten_layers(include_self=False)
+        if not type(layer).__module__.startswith("keras.")
+        or type(layer) in (keras.layers.Lambda, keras.layers.Resizing)
+        or not _is_keras_own(getattr(layer, "activation", None))
+    ]
+    named = ", ".join(own) or "the operations between its layers"
+    return (
+        f"Look first at {named}: write what TensorFlow cannot differentiate "
+        "twice with other operations, or weigh shards instead, with "
+        "`kb.weighting.DeepBilevel`."
+    )
+
+
+def _is_keras_own(function):
+    return getattr(function, "__module__", "keras").startswith("keras")
 
 
 def data_gradient(model, part, scale):

@@ -85,8 +85,14 @@ def restore_unless(healthy, variables, values):
 
 
 @contextlib.contextmanager
-def finite_only(variables):
-    """Undoes in all variables what makes one of them non-finite."""
+def finite_only(variables, unless=True):
+    """Undoes in all variables what makes one of them non-finite.
+
+    Args:
+        variables: List of `keras.Variable`.
+        unless: Boolean scalar, `False` to undo everything.
+    """
     before = read(variables)
     yield
-    restore_unless(~spoiled(variables, before), variables, before)
+    healthy = unless & ~spoiled(variables, before)
+    restore_unless(healthy, variables, before)

@@ -52,6 +52,10 @@ class Step:
         batch: The `Batch` that the predictions belong to.
         y_pred: The predictions that the walk made.
         upper: An `Upper`, or `None` where shards validate.
+        shown: Tuple `(y, y_pred, sample_weight)` whose loss is the one that
+            is shown, or `None` where shards are walked.
+        misfit: Scalar, by how much the alignments of examples do not add up,
+            or `None` where that is not known.
     """
 
     variables: list
@@ -62,3 +66,5 @@ class Step:
     batch: Batch
     y_pred: Any
     upper: Any = None
+    shown: Any = None
+    misfit: Any = None

@@ -11,6 +11,7 @@ from keras_bilevel.models import callback_lists
 from keras_bilevel.models import pair
 from keras_bilevel.models import runaway
 from keras_bilevel.models.fitting import Fitting
+from keras_bilevel.models.step_metrics import OutputTrackers
 from keras_bilevel.models.step_metrics import StepMetrics
 from keras_bilevel.models.wrapper import Wrapper
 from keras_bilevel.models.wrapper import deserialized
@@ -141,6 +142,7 @@ class BilevelModel(Fitting, Wrapper):
         if not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
         scale = gradients.LossScale(self.optimizer)
+        trackers = OutputTrackers(self._compile_loss)
         if self.weighting.unit == "shard":
             step = gradients.walk_shards(self, self.weighting, lower, scale)
         else:
@@ -153,6 +155,7 @@ class BilevelModel(Fitting, Wrapper):
         gradients.apply(self.optimizer, gradient, step.variables, scale)
         for observer in self._observers:
             observer.observe(step)
+        trackers.update(step)
         return self._log(step, penalty)
 
     def _split(self, data):

@@ -8,7 +8,9 @@ from keras_bilevel.models import arrays
 from keras_bilevel.models import batches
 from keras_bilevel.models import pair
 from keras_bilevel.models.fitting import Fitting
+from keras_bilevel.models.own_methods import OwnMethods
 from keras_bilevel.models.selection_metrics import SelectionMetrics
+from keras_bilevel.models.step_metrics import OutputTrackers
 from keras_bilevel.models.wrapper import Wrapper
 from keras_bilevel.models.wrapper import deserialized
 from keras_bilevel.schedules import ConstantSchedule
@@ -18,7 +20,7 @@ from keras_bilevel.selection.disagreement import disagreement
 
 
 @keras.saving.register_keras_serializable("keras_bilevel")
-class SelectionModel(Fitting, keras.Model):
+class SelectionModel(Fitting, OwnMethods, keras.Model):
     """Trains networks on the examples with small losses.
 
     A network learns what is easy before it memorizes wrong labels. So at
@@ -149,15 +151,14 @@ class SelectionModel(Fitting, keras.Model):
         self, optimizer="rmsprop", loss=None, loss_weights=None, **kwargs
     ):
         """Compiles the model; the arguments are those of `keras.Model`."""
-        super().compile(optimizer, loss, loss_weights, **kwargs)
         for network in self._networks:
             network.compile(None, loss, loss_weights)
+        super().compile(optimizer, loss, loss_weights, **kwargs)
 
-    def compile_from_config(self, config):
-        # Keras leaves this to models that override `compile`.
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        if self.built:
-            self.optimizer.build(self.trainable_variables)
+    def _judged(self):
+        networks = getattr(self, "_networks", None)
+        is_alone = networks and self.predict_with == "first"
+        return networks[0].model if is_alone else None
 
     @property
     def losses(self):
@@ -181,6 +182,7 @@ class SelectionModel(Fitting, keras.Model):
         if not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
         scale = gradients.LossScale(self.optimizer)
+        trackers = OutputTrackers(self._compile_loss)
         step = gradients.walk_selected(
             self._networks,
             self._select,
@@ -193,6 +195,7 @@ class SelectionModel(Fitting, keras.Model):
         step.y_pred = self._merge(step.y_pred[: len(self._predicting())])
         for observer in self._observers:
             observer.observe(step)
+        trackers.update(step)
         return self._log(step)
 
     def _select(self, losses, disagree):
@@ -211,20 +214,10 @@ class SelectionModel(Fitting, keras.Model):
         kept = gradients.reduce_sum(keras.ops.sum(step.weights[0]))
         self._loss_tracker.update_state(step.losses[0], sample_weight=kept)
         self._step_metrics.update(step)
-        self._track_outputs(batch, step.y_pred)
         logs = self.compute_metrics(
             batch.x, batch.y, step.y_pred, sample_weight=batch.sample_weight
         )
         return {**logs, **self._step_metrics.result()}
-
-    def _track_outputs(self, batch, y_pred):
-        """Updates the losses of single outputs, which Keras shows as well."""
-        if not self._compile_loss.built:
-            self._compile_loss.build(batch.y, y_pred)
-        trackers = [v for m in self._compile_loss.metrics for v in m.variables]
-        if trackers:
-            with gradients.finite_only(trackers):
-                self._compile_loss(batch.y, y_pred, batch.sample_weight)
 
     def _parts_seen(self, batch):
         parts = super()._parts_seen(batch)

@@ -6,6 +6,34 @@ import tensorflow as tf
 from keras_bilevel import gradients
 
 
+class OutputTrackers:
+    """Shows the loss of each output as it is shown of all.
+
+    Keras takes note of it whenever a loss is computed, however examples are
+    weighed: that is undone.
+
+    Args:
+        compiled_loss: The compiled losses of a model, or `None`.
+    """
+
+    def __init__(self, compiled_loss):
+        self._loss = compiled_loss
+        metrics = [] if compiled_loss is None else compiled_loss.metrics
+        self._variables = [v for m in metrics for v in m.variables]
+        self._before = gradients.read(self._variables)
+
+    def update(self, step):
+        """Adds the losses of a `gradients.Step`, unless nothing was kept."""
+        if step.shown is None or not self._variables:
+            return
+        y, y_pred, sample_weight = step.shown
+        gradients.write(self._variables, self._before)
+        is_seen = tf.reduce_any(~step.dropped)
+        is_seen &= tf.reduce_any(step.weights != 0)
+        with gradients.finite_only(self._variables, is_seen):
+            self._loss(y, y_pred, sample_weight)
+
+
 class StepMetrics:
     """Metrics of training steps only; `evaluate` does not know them.
 

@@ -3,9 +3,12 @@
 import keras
 
 from keras_bilevel import gradients
+from keras_bilevel.models.own_methods import OwnMethods
+from keras_bilevel.models.own_methods import check_train_step
+from keras_bilevel.models.own_methods import is_own
 
 
-class Wrapper(keras.Model):
+class Wrapper(OwnMethods, keras.Model):
     """Shares the weights, the outputs and the dtype of an inner network.
 
     Args:
@@ -21,6 +24,7 @@ class Wrapper(keras.Model):
                 "Invalid value for argument `model`. Expected a `keras.Model`. "
                 f"Received: model={model} (of type {type(model)})"
             )
+        check_train_step(model)
         # `compile` looks for mixed_float16 in the wrapper's own policy.
         kwargs.setdefault("dtype", model.dtype_policy)
         super().__init__(**kwargs)
@@ -29,6 +33,13 @@ class Wrapper(keras.Model):
 
     def call(self, inputs, training=None):
         return self.model(inputs, training=training)
+
+    def _judged(self):
+        return getattr(self, "model", None)
+
+    def has_own_loss(self):
+        """Returns whether the network overrides `compute_loss`."""
+        return is_own(self.model, "compute_loss")
 
     def build(self, input_shape):
         """Builds the inner network for inputs of this (nested) shape."""

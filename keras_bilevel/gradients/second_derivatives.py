@@ -1,0 +1,92 @@
+"""Second derivatives that TensorFlow lacks, or takes for zero.
+
+Alignments of examples by double back-propagation need the derivative of each
+operation's gradient. Seen with TensorFlow 2.18 to 2.21: that of a bilinear
+resize is taken for zero, so that alignments are wrong without a word; those of
+the other resizes and of softsign are missing, which is an error. They are
+registered here, for all of TensorFlow, unless it has them by then.
+"""
+
+import tensorflow as tf
+from tensorflow.python.framework import ops
+
+# A gradient of a resize is linear, and the resize is its derivative.
+_RESIZES = {
+    "ResizeBicubicGrad": (
+        tf.raw_ops.ResizeBicubic,
+        ("align_corners", "half_pixel_centers"),
+    ),
+    "ResizeNearestNeighborGrad": (
+        tf.raw_ops.ResizeNearestNeighbor,
+        ("align_corners", "half_pixel_centers"),
+    ),
+    "ScaleAndTranslateGrad": (
+        tf.raw_ops.ScaleAndTranslate,
+        ("kernel_type", "antialias"),
+    ),
+}
+
+
+def register():
+    """Registers the derivatives that are missing."""
+    registry = ops.gradient_registry
+    known = set(registry.list())
+    for name, (resize, attributes) in _RESIZES.items():
+        if name not in known:
+            tf.RegisterGradient(name)(_of_resize(resize, attributes))
+    if "SoftsignGrad" not in known:
+        tf.RegisterGradient("SoftsignGrad")(_of_softsign)
+    if registry.lookup("ResizeBilinearGrad") is None:
+        # Registered as none, for which eager tapes keep no inputs: the
+        # gradient itself has to be another one.
+        del registry._registry["ResizeBilinear"]
+        tf.RegisterGradient("ResizeBilinear")(_bilinear_gradient)
+
+
+def _of_resize(resize, attributes):
+    def gradient(op, change):
+        # A nearest neighbour has the size as input, others the image.
+        further = dict(zip(("scale", "translation"), op.inputs[2:]))
+        resized = resize(
+            images=change,
+            size=tf.shape(op.inputs[0])[1:3],
+            **further,
+            **{name: op.get_attr(name) for name in attributes},
+        )
+        rest = [None] * (len(op.inputs) - 1)
+        return [tf.cast(resized, op.inputs[0].dtype), *rest]
+
+    return gradient
+
+
+def _of_softsign(op, change):
+    # f(x) = x / (1 + |x|), f'(x) = 1 / (1 + |x|)^2.
+    gradients, features = op.inputs
+    slope = 1.0 / tf.square(1.0 + tf.abs(features))
+    curvature = -2.0 * tf.sign(features) * slope / (1.0 + tf.abs(features))
+    return [change * slope, change * gradients * curvature]
+
+
+def _bilinear_gradient(op, gradients):
+    image = op.inputs[0]
+    options = {
+        name: op.get_attr(name)
+        for name in ("align_corners", "half_pixel_centers")
+    }
+
+    @tf.custom_gradient
+    def transposed(gradients):
+        size = tf.shape(gradients)[1:3]
+
+        def derivative(change):
+            # It is linear: this too can be differentiated.
+            return tf.raw_ops.ResizeBilinear(
+                images=change, size=size, **options
+            )
+
+        value = tf.raw_ops.ResizeBilinearGrad(
+            grads=gradients, original_image=image, **options
+        )
+        return value, derivative
+
+    return [transposed(gradients), None]

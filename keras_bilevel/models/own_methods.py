@@ -1,0 +1,141 @@
+"""What a network does in its own way, and what it must leave to this package.
+
+A subclass of `keras.Model` may override how its loss and metrics are computed
+and what a step of `evaluate` or `predict` does: that is used. How it trains is
+what this package is for.
+"""
+
+import inspect
+
+import keras
+from keras import ops
+
+from keras_bilevel.gradients import CompiledLosses
+from keras_bilevel.gradients import are_data_only
+from keras_bilevel.gradients import without_regularizers
+
+_USED = ("compute_loss", "compute_metrics", "test_step", "predict_step")
+
+
+def is_own(network, name):
+    """Returns whether a network overrides a method of `keras.Model`."""
+    inherited = getattr(keras.Model, name)
+    return getattr(type(network), name) is not inherited or (
+        name in vars(network)
+    )
+
+
+def check_train_step(network):
+    """Raises `ValueError` for a network that trains in its own way."""
+    if is_own(network, "train_step"):
+        raise ValueError(
+            "Expected a network that trains as `keras.Model` does: how it "
+            "trains is what this model replaces. Received: "
+            f"{type(network).__name__}, which overrides `train_step`. Put its "
+            "loss into `compute_loss(x, y, y_pred, sample_weight)` and its "
+            "metrics into `compute_metrics`, which are used, and remove "
+            "`train_step`."
+        )
+
+
+class MeanOfSome(keras.metrics.Mean):
+    """A mean that is NaN, and not 0, of nothing."""
+
+    def result(self):
+        mean = super().result()
+        return ops.where(self.count > 0, mean, float("nan"))
+
+
+class OwnMethods:
+    """Trains with a network's own loss and metrics; a mixin.
+
+    Compiled losses take one weight for each example. Where the network has
+    methods of its own, it shares losses, metrics and trackers with this model,
+    so that its methods find what `compile` was given.
+    """
+
+    def _judged(self):
+        """Returns the network that `evaluate` and `predict` are about.
+
+        `None` where there is more than one, or none yet.
+        """
+        raise NotImplementedError
+
+    def _own(self, *names):
+        """Returns that network where it has one of these methods itself."""
+        network = self._judged()
+        if network is None or not any(is_own(network, n) for n in names):
+            return None
+        return network
+
+    def compile(
+        self, optimizer="rmsprop", loss=None, loss_weights=None, **kwargs
+    ):
+        """Compiles the model; the arguments are those of `keras.Model`."""
+        super().compile(optimizer, loss, loss_weights, **kwargs)
+        if loss is not None:
+            names = getattr(self, "output_names", None)
+            self._compile_loss = CompiledLosses(
+                loss, loss_weights, output_names=names
+            )
+        # Keras tracks what is set in the ordinary way.
+        object.__setattr__(self, "_loss_tracker", MeanOfSome(name="loss"))
+        network = self._own(*_USED)
+        if network is not None:
+            self._share_with(network)
+
+    def _share_with(self, network):
+        if not network.compiled:
+            keras.Model.compile(network, optimizer=None)
+        network.loss = self.loss
+        for name in ("_compile_loss", "_compile_metrics", "_loss_tracker"):
+            object.__setattr__(network, name, getattr(self, name))
+
+    def compile_from_config(self, config):
+        # Keras leaves this to models that override `compile`.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built and self.optimizer is not None:
+            self.optimizer.build(self.trainable_variables)
+
+    @property
+    def metrics(self):
+        network = self._own(*_USED)
+        return super().metrics if network is None else network.metrics
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        network = self._own("compute_loss")
+        if network is None:
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+        parameters = inspect.signature(network.compute_loss).parameters
+        mode = {"training": training} if "training" in parameters else {}
+        arguments = {
+            "x": x,
+            "y": y,
+            "y_pred": y_pred,
+            "sample_weight": sample_weight,
+            **mode,
+        }
+        if not are_data_only():
+            return network.compute_loss(**arguments)
+        with without_regularizers(network):
+            return network.compute_loss(**arguments)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        network = self._own("compute_metrics")
+        if network is None:
+            return super().compute_metrics(x, y, y_pred, sample_weight)
+        return network.compute_metrics(x, y, y_pred, sample_weight)
+
+    def test_step(self, data):
+        network = self._own("test_step")
+        if network is None:
+            return super().test_step(data)
+        return network.test_step(data)
+
+    def predict_step(self, data):
+        network = self._own("predict_step")
+        if network is None:
+            return super().predict_step(data)
+        return network.predict_step(data)

@@ -71,7 +71,7 @@ class ExampleHistory(ExampleObserver):
 
     def observe_examples(self, step, ids, found, healthy):
         output = outputs.pick(found, self.output, self)
-        score, are_ranks = scores.of_batch(output, self, healthy)
+        score, are_ranks = scores.of_batch(output, healthy)
         score = gather(score)
         if are_ranks:
             score = scores.ranked(score)

@@ -120,7 +120,7 @@ class LabelCurves(EpochCurves):
             self._append("train_clean", clean)
         if self.test_data is not None:
             self._append("test", self._read(*self.test_data))
-        score, self._are_ranks = scores.of_batch(output, self)
+        score, self._are_ranks = scores.of_batch(output)
         if self._are_ranks:
             score = scores.ranked(score)
         self._sum = self._sum + keras.ops.convert_to_numpy(score)

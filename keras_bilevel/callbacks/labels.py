@@ -80,11 +80,6 @@ def correct(output):
     return ops.cast(predicted == classes, "float32")
 
 
-def numbers_shape(output):
-    """Returns the shape of a loss before its reduction."""
-    return values_spec(output.loss, output.y, output.y_pred).shape
-
-
 def counts(output, values):
     """Returns how much each of the values of an output counts in its loss.
 
@@ -92,7 +87,7 @@ def counts(output, values):
         output: An `OutputLoss`.
         values: Tensor of the shape of the loss, or with more axes.
     """
-    _, counted, _ = output.terms()
+    _, counted, _ = output.terms
     return expanded(counted, len(values.shape)) * ops.ones_like(values)
 
 
@@ -218,4 +213,7 @@ def _is_float(y):
 def _is_of_examples(output):
     """Returns whether labels are 0, 1 or classes, of an example as a whole."""
     is_known = _function(output.loss) in (*_BINARY, *_ONE_HOT, *_SPARSE)
-    return is_known and len(numbers_shape(output)) == 1
+    if not is_known:
+        return False
+    spec = values_spec(output.loss, output.y, output.y_pred)
+    return len(spec.shape) == 1

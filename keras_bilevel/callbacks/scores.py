@@ -3,25 +3,25 @@
 import tensorflow as tf
 
 from keras_bilevel.callbacks import labels
+from keras_bilevel.gradients.compiled_losses import check_numbers
 
 
-def of_batch(output, watcher, usable=True):
+def of_batch(output, usable=True):
     """Returns the probability of each given label, or else the loss.
 
     Args:
         output: A `gradients.compiled_losses.OutputLoss`.
-        watcher: The callback, for messages.
         usable: Boolean tensor of shape `(batch_size,)`. Defaults to `True`.
 
     Returns:
         Tuple of a float32 tensor of shape `(batch_size,)`, NaN where nothing
         counts, and whether it is losses, of which `ranked` makes scores.
     """
-    _check_loss(output, watcher)
+    check_numbers(output)
     values = labels.given_probability(output)
     are_losses = values is None
     if are_losses:
-        values, _, _ = output.terms()
+        values, _, _ = output.terms
     means = labels.example_means(output, values)
     return tf.where(usable, means, float("nan")), are_losses
 
@@ -56,19 +56,4 @@ def check_probability(are_ranks, watcher):
             "`example_scores`, made of the ranks of the loss, or compile with "
             "a loss such as `keras.losses.SparseCategoricalCrossentropy("
             "from_logits=True)` in place of a function of your own."
-        )
-
-
-def _check_loss(output, watcher):
-    """Raises `ValueError` unless the loss has a number for each example."""
-    shape = tuple(labels.numbers_shape(output))
-    size = output.y_pred.shape[0]
-    if len(shape) == 0 or shape[0] != size:
-        raise ValueError(
-            "Expected a loss with a number, or several, for each example: "
-            f"`{type(watcher).__name__}` has no score where there is none. "
-            f"Received: loss `{output.loss.name}` of output `{output.name}` "
-            f"with shape {shape} for predictions of shape "
-            f"{tuple(output.y_pred.shape)}. Return the losses before any mean "
-            "over the batch."
         )

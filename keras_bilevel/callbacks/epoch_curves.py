@@ -77,6 +77,8 @@ class EpochCurves(Keeper):
 
     def set_state(self, state):
         for name in self.curves:
-            self.curves[name] = list(state[name])
+            values = state[name]
+            is_flat = values.ndim == 1
+            self.curves[name] = values.tolist() if is_flat else list(values)
         self._epoch, self._ahead = int(state["_epoch"]), int(state["_ahead"])
         self._is_restored = True

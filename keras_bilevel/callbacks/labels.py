@@ -40,7 +40,7 @@ def given_probability(output):
     """
     if _function(output.loss) in _BINARY:
         positive = _probabilities(output)
-        y = ops.cast(_like(output.y, positive), "float32")
+        y = _like(output.y, positive)
         given = y * positive + (1.0 - y) * (1.0 - positive)
         return ops.mean(_to_unit(given), axis=_axis(output.loss))
     if _function(output.loss) in (*_SPARSE, *_ONE_HOT):
@@ -196,8 +196,8 @@ def _classes(output):
 
 
 def _like(y, y_pred):
-    """Returns labels with the rank of the predictions."""
-    y = ops.convert_to_tensor(y)
+    """Returns labels as floats, with the rank of the predictions."""
+    y = ops.cast(y, "float32")
     missing = len(y.shape) < len(y_pred.shape)
     return ops.expand_dims(y, -1) if missing else y
 

@@ -132,8 +132,10 @@ def fingerprints(output):
     y = ops.reshape(y, (size, columns))
     codes = ops.cast(y, "int32")
     same = ops.cast(codes, "float32") == ops.cast(y, "float32")
-    factors = (2654435761 * np.arange(1, 2 * columns + 1, 2)) % 2**32
-    codes = ops.sum(codes * factors.astype("uint32").view("int32"), axis=1)
+    # Powers of one number: sums of some of them are no sums of others.
+    factors = [pow(2654435761, i + 1, 2**32) for i in range(columns)]
+    factors = np.array(factors, "uint32").view("int32")
+    codes = ops.sum(codes * factors, axis=1)
     return ops.where(ops.all(same, axis=1), ops.bitwise_or(codes, 1), 0)
 
 

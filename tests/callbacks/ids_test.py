@@ -7,6 +7,7 @@ import tensorflow as tf
 
 import keras_bilevel as kb
 from keras_bilevel.callbacks.example_observer import ExampleObserver
+from tests.distribute import runs
 from tests.models.tools import batch_of
 from tests.models.tools import compiled
 from tests.models.tools import tanh_network
@@ -220,8 +221,7 @@ def test_no_labels_share_a_number():
 
 def test_replicas_notice_as_well():
     x, y = batch_of(N)
-    devices = [d.name for d in tf.config.list_logical_devices("CPU")[:2]]
-    with tf.distribute.MirroredStrategy(devices).scope():
+    with runs.mirrored(2).scope():
         model = kb.SelectionModel(
             tanh_network(), rule=kb.selection.SelfPaced()
         )

@@ -3,11 +3,11 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import layers
 from keras import losses
 
 import keras_bilevel as kb
+from tests.distribute import runs
 from tests.models.tools import batch_of
 
 N = 32
@@ -175,8 +175,7 @@ def test_invalid_every():
 
 def test_replicas_equal_one_device():
     x, y = batch_of(N)
-    devices = [d.name for d in tf.config.list_logical_devices("CPU")[:2]]
-    with tf.distribute.MirroredStrategy(devices).scope():
+    with runs.mirrored(2).scope():
         net = network(3, layers.Softmax())
         curves = recorded(net, x, y, "sparse_categorical_crossentropy", True)
     predicted = net.predict(x, verbose=0)

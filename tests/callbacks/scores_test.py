@@ -3,12 +3,12 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import layers
 from keras import losses
 
 import keras_bilevel as kb
 from keras_bilevel.callbacks import scores
+from tests.distribute import runs
 from tests.models.tools import batch_of
 
 N = 32
@@ -277,8 +277,7 @@ def test_ranks_leave_out_what_is_absent():
 def test_ranks_are_those_among_all_replicas():
     x, _ = batch_of(N)
     y = 100 + x[:, :1]
-    devices = [d.name for d in tf.config.list_logical_devices("CPU")[:2]]
-    with tf.distribute.MirroredStrategy(devices).scope():
+    with runs.mirrored(2).scope():
         net = network(1)
         history = observed(net, x, y, "mse")
     expected = ranked(((y - net.predict(x, verbose=0)) ** 2)[:, 0])

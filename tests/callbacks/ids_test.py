@@ -222,9 +222,7 @@ def test_no_labels_share_a_number():
 def test_replicas_notice_as_well():
     x, y = batch_of(N)
     with runs.mirrored(2).scope():
-        model = kb.SelectionModel(
-            tanh_network(), rule=kb.selection.SelfPaced()
-        )
+        model = kb.SelectionModel(tanh_network(), rule=kb.selection.SelfPaced())
         model.compile(
             "sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         )
@@ -256,6 +254,4 @@ def test_other_ways_to_run_a_step(run):
     model.fit(x, y, batch_size=16, epochs=2, verbose=0, callbacks=[history])
     assert np.isfinite(history.example_scores).sum() >= 48
     with pytest.raises(ValueError, match=MESSAGE):
-        model.fit(
-            x, (y + 1) % 3, batch_size=16, verbose=0, callbacks=[history]
-        )
+        model.fit(x, (y + 1) % 3, batch_size=16, verbose=0, callbacks=[history])

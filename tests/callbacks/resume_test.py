@@ -157,5 +157,7 @@ def test_backup_without_callback_leaves_it_empty(tmp_path):
             tmp_path / "m.weights.h5"
         )
     )
-    model.fit(x, y, batch_size=16, epochs=2, verbose=0, callbacks=[curves, load])
+    model.fit(
+        x, y, batch_size=16, epochs=2, verbose=0, callbacks=[curves, load]
+    )
     assert curves.curves["epoch"] == [2]

@@ -295,9 +295,7 @@ def test_wrong_targets_of_a_regression_are_found():
     )
     model.compile(keras.optimizers.SGD(0.05), "mse")
     history = kb.callbacks.ExampleHistory(256)
-    model.fit(
-        x, y, batch_size=32, epochs=20, verbose=0, callbacks=[history]
-    )
+    model.fit(x, y, batch_size=32, epochs=20, verbose=0, callbacks=[history])
     worst = history.suspects()[: wrong.sum()]
     assert wrong[worst].mean() > 0.9
 
@@ -425,9 +423,7 @@ def test_selection_history_leaves_out_what_is_ignored():
     model = kb.SelectionModel(network(3), rule=kb.selection.SelfPaced())
     model.compile(
         keras.optimizers.SGD(0.1),
-        losses.SparseCategoricalCrossentropy(
-            from_logits=True, ignore_class=-1
-        ),
+        losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1),
     )
     history = kb.callbacks.SelectionHistory(N)
     model.fit(

@@ -66,8 +66,7 @@ class ExampleHistory(ExampleObserver):
         self._are_ranks()
 
     def on_train_begin(self, logs=None):
-        network = outputs.observed_network(self.model)
-        outputs.check(network, self.output, self)
+        outputs.check(self.model, self.output, self)
 
     def observe_examples(self, step, ids, found, healthy):
         output = outputs.pick(found, self.output, self)

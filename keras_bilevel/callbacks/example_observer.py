@@ -1,5 +1,6 @@
 """Callbacks that keep something for every example."""
 
+import numpy as np
 import tensorflow as tf
 
 from keras_bilevel.callbacks import labels
@@ -14,7 +15,7 @@ class ExampleObserver(Observer):
 
     It notices ids that do not belong to one example each: positions in a
     dataset that is shuffled before they are counted. What tells is the label,
-    four bytes an example; the inputs may be augmented.
+    eight bytes an example; the inputs may be augmented.
 
     Args:
         num_examples: Integer, ids are in `[0, num_examples)`.
@@ -40,7 +41,6 @@ class ExampleObserver(Observer):
 
     def build(self):
         self._labels()
-        self._changes()
 
     def observe(self, step):
         batch = step.batch
@@ -79,12 +79,13 @@ class ExampleObserver(Observer):
         return step.batch.ids
 
     def on_epoch_end(self, epoch, logs=None):
-        changes = int(self._changes().numpy())
-        if changes:
+        high, low = (variable.numpy() for variable in self._labels())
+        changed = np.count_nonzero((high > 0) & (high + low != labels.LARGEST))
+        if changed:
             raise ValueError(
                 "Expected ids that belong to the same example in each epoch, "
-                f"for `{type(self).__name__}`. Received: another label than "
-                f"before at {changes} visits. Where ids are positions in a "
+                f"for `{type(self).__name__}`. Received: {changed} ids with "
+                "another label than before. Where ids are positions in a "
                 "dataset, do not shuffle it before: pass `shuffle=False` to "
                 "`image_dataset_from_directory` and its kin; "
                 "`kb.data.stratified_batches` shuffles by itself. Or give each "
@@ -93,28 +94,23 @@ class ExampleObserver(Observer):
             )
 
     def _labels(self):
-        return self.variable("labels", (self.num_examples,), "int32")
-
-    def _changes(self):
-        return self.variable("changes", (), "int32")
+        """Returns the highest label, and how far the lowest is below all."""
+        # Both are 0 at first. A maximum needs no reading: that would copy the
+        # variable, however few are asked for.
+        shape = (self.num_examples,)
+        high = self.variable("label_high", shape, "int32")
+        return high, self.variable("label_low", shape, "int32")
 
     def _compare(self, ids, found, healthy):
         codes = [labels.fingerprints(output) for output in found]
         if not codes:
             return
-        code = tf.add_n([c * (2 * i + 1) for i, c in enumerate(codes)])
         known = tf.reduce_all(tf.stack(codes) != 0, axis=0) & healthy
-        code = gather(tf.where(known, code, 0))
-        known = self._labels()
-        before = tf.gather(known.value, ids)
-        changed = (code != 0) & (before != 0) & (before != code)
-        changes = self._changes()
-        changes.assign(
-            changes.value + tf.reduce_sum(tf.cast(changed, tf.int32))
-        )
-        known.value.scatter_update(
-            tf.IndexedSlices(tf.where(code != 0, code, before), ids)
-        )
+        code = gather(tf.where(known, labels.joined(codes), 0))
+        high, low = self._labels()
+        high.value.scatter_max(tf.IndexedSlices(code, ids))
+        rest = tf.where(code != 0, labels.LARGEST - code, 0)
+        low.value.scatter_max(tf.IndexedSlices(rest, ids))
 
 
 def _healthy(step):

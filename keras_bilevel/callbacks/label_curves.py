@@ -17,10 +17,11 @@ from keras_bilevel.gradients.structure import set_masks
 class LabelCurves(EpochCurves):
     """Records accuracy on given labels, clean labels and test data.
 
-    Works with any Keras model; costs a prediction pass over `x` and the test
-    data each time it records. The last epoch is always recorded. A model of
-    this package saves the curves with its weights while the callback is in
-    `fit`, so that a resumed run has them all; a plain Keras model does not.
+    Works with any Keras model with a compiled loss, which tells what labels
+    and predictions are; costs a prediction pass over `x` and the test data
+    each time it records. The last epoch is always recorded. A model of this
+    package saves the curves with its weights while the callback is in `fit`,
+    so that a resumed run has them all; a plain Keras model does not.
 
     Accuracy is the share of right classes, of tokens and pixels as well: of
     all that are not masked or of `ignore_class`. For several labels, each 0

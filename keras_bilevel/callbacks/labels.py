@@ -11,6 +11,10 @@ from keras_bilevel.gradients.compiled_losses import expanded
 from keras_bilevel.gradients.compiled_losses import per_example_sum
 from keras_bilevel.gradients.compiled_losses import values_spec
 
+# What `fingerprints` are smaller than, and the factor that spreads them.
+LARGEST = 2**31 - 1
+_FACTOR = 2654435761
+
 # The losses of which predictions are probabilities, by their functions: those
 # are the same for `keras.losses.BinaryCrossentropy()`, subclasses and strings.
 _BINARY = (losses.binary_crossentropy, losses.binary_focal_crossentropy)
@@ -121,7 +125,8 @@ def fingerprints(output):
         output: An `OutputLoss`.
 
     Returns:
-        int32 tensor of shape `(batch_size,)`, 0 where nothing can be told.
+        int32 tensor of shape `(batch_size,)`, from 1 to `LARGEST - 1`, and 0
+        where nothing can be told.
     """
     y = ops.convert_to_tensor(output.y)
     size, shape = ops.shape(y)[0], tuple(y.shape)[1:]
@@ -133,10 +138,20 @@ def fingerprints(output):
     codes = ops.cast(y, "int32")
     same = ops.cast(codes, "float32") == ops.cast(y, "float32")
     # Powers of one number: sums of some of them are no sums of others.
-    factors = [pow(2654435761, i + 1, 2**32) for i in range(columns)]
+    factors = [pow(_FACTOR, i + 1, 2**32) for i in range(columns)]
     factors = np.array(factors, "uint32").view("int32")
     codes = ops.sum(codes * factors, axis=1)
-    return ops.where(ops.all(same, axis=1), ops.bitwise_or(codes, 1), 0)
+    return ops.where(ops.all(same, axis=1), _in_range(codes), 0)
+
+
+def joined(codes):
+    """Returns one number for those of the labels of several outputs."""
+    factors = [pow(_FACTOR, 2 * i, LARGEST) for i in range(len(codes))]
+    return _in_range(sum(c * f for c, f in zip(codes, factors)))
+
+
+def _in_range(codes):
+    return ops.bitwise_and(codes, LARGEST - 2) + 1
 
 
 def predicts_logits(loss):

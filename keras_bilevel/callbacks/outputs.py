@@ -11,16 +11,19 @@ def observed_network(model):
     return model if get_source is None else get_source()
 
 
-def check(network, output, watcher):
+def check(model, output, watcher):
     """Raises `ValueError` as `pick` does, where outputs are known already.
 
     Args:
-        network: `keras.Model`.
+        model: The `keras.Model` that is in `fit`.
         output: As for `pick`.
         watcher: The callback.
     """
+    network = observed_network(model)
     compiled = network._compile_loss
-    if compiled is not None and compiled.built:
+    if compiled is None and network is model:
+        pick([], output, watcher)
+    elif compiled is not None and compiled.built:
         pick(compiled._flat_losses, output, watcher)
 
 

@@ -56,15 +56,17 @@ class SelectionHistory(ExampleObserver):
 
     def observe_examples(self, step, ids, found, healthy):
         there = gather(tf.cast(_counted(found) & healthy, tf.int32)) > 0
-        marks = gather(tf.cast(tf.reduce_sum(step.weights, axis=0), tf.int32))
-        kept = self._marks()
         # 0 means not seen: so variables begin.
-        marks = tf.where(there, 1 + marks, tf.gather(kept.value, ids))
-        kept.value.scatter_update(tf.IndexedSlices(marks, ids))
+        marks = 1 + tf.cast(tf.reduce_sum(step.weights, axis=0), tf.int32)
+        # What is not there goes to a place that nobody reads.
+        places = tf.where(there, ids, tf.cast(self.num_examples, ids.dtype))
+        self._marks().value.scatter_update(
+            tf.IndexedSlices(gather(marks), places)
+        )
         self._networks().assign(step.weights.shape[0])
 
     def _marks(self):
-        return self.variable("marks", (self.num_examples,), "int32")
+        return self.variable("marks", (self.num_examples + 1,), "int32")
 
     def _networks(self):
         return self.variable("networks", (), "int32")
@@ -79,7 +81,7 @@ class SelectionHistory(ExampleObserver):
         marks.assign(tf.zeros_like(marks.value))
 
     def _so_far(self):
-        current = self._marks().numpy() - 1
+        current = self._marks().numpy()[:-1] - 1
         epochs = [*self._epochs, *([current] if np.any(current >= 0) else [])]
         return np.reshape(epochs, (-1, self.num_examples)).astype("int8")
 

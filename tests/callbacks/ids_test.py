@@ -13,7 +13,10 @@ from tests.models.tools import compiled
 from tests.models.tools import tanh_network
 
 N = 64
-MESSAGE = "belong to the same example.*Received: another label.*shuffle=False"
+MESSAGE = (
+    "belong to the same example.*Received: .* ids with another label.*"
+    "shuffle=False"
+)
 
 
 def shuffled(x, y, reshuffle=True):
@@ -115,7 +118,7 @@ def test_an_example_observer_is_the_check_alone():
     with pytest.raises(ValueError, match=MESSAGE):
         fit(stratified(shuffled(x, y)), observer)
     observer = fit(stratified(shuffled(x, y, False)), ExampleObserver(N))
-    assert np.count_nonzero(observer.get_state()["labels"]) >= 48
+    assert np.count_nonzero(observer.get_state()["label_high"]) >= 48
 
 
 def mixed(x, y, w, ids):
@@ -234,9 +237,9 @@ def test_replicas_notice_as_well():
         verbose=0,
         callbacks=[history := ExampleObserver(N)],
     )
-    labels = history.get_state()["labels"]
+    labels = history.get_state()["label_high"]
     assert len(np.unique(labels)) == 3 and np.all(labels != 0)
-    with pytest.raises(ValueError, match=f"at {N} visits"):
+    with pytest.raises(ValueError, match=f"Received: {N} ids"):
         model.fit(
             x,
             (y + 1) % 3,

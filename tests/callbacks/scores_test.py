@@ -431,3 +431,22 @@ def test_selection_history_leaves_out_what_is_ignored():
     )
     np.testing.assert_array_equal(history.kept[0], np.where(absent, -1, 1))
     np.testing.assert_array_equal(np.isnan(history.example_scores), absent)
+
+
+def test_a_model_without_a_compiled_loss_is_refused_before_training():
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = layers.Dense(3)
+
+        def call(self, x):
+            return self.dense(x)
+
+        def compute_loss(self, x, y, y_pred, sample_weight=None):
+            return keras.ops.mean(
+                losses.sparse_categorical_crossentropy(y, y_pred, True)
+            )
+
+    x, y = batch_of(N)
+    with pytest.raises(ValueError, match="^Expected a model with a compiled"):
+        observed(Own(), x, y, None)

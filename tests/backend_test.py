@@ -1,5 +1,6 @@
 """Without TensorFlow, or with two of it, the import says what to do."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -30,8 +31,13 @@ def only(tmp_path, monkeypatch):
     return tmp_path
 
 
+def builds_found():
+    return [name for name in _backend._BUILDS if _backend._is_installed(name)]
+
+
 def test_this_environment_passes():
     _backend.check_tensorflow()
+    assert len(builds_found()) == 1
 
 
 @pytest.mark.parametrize("folder", [None, "tensorflow/include"])
@@ -46,8 +52,11 @@ def test_missing_tensorflow_is_an_error(only, folder):
 def test_one_build_passes(only, build):
     add_build(only, build)
     (only / "tensorflow").mkdir()
-    (only / "tensorflow/__init__.py").touch()
+    module = only / "tensorflow/__init__.py"
+    module.touch()
     _backend.check_tensorflow()
+    assert builds_found() == [build]
+    assert importlib.util.find_spec("tensorflow").origin == str(module)
 
 
 @pytest.mark.parametrize("builds", [BUILDS[:2], BUILDS[1:3], BUILDS[2:]])

@@ -8,8 +8,8 @@ from keras import ops
 
 from keras_bilevel.data.labels import is_one_hot
 from keras_bilevel.gradients.compiled_losses import expanded
+from keras_bilevel.gradients.compiled_losses import numbers_shape
 from keras_bilevel.gradients.compiled_losses import per_example_sum
-from keras_bilevel.gradients.compiled_losses import values_spec
 
 # What `fingerprints` are smaller than, and the factor that spreads them.
 LARGEST = 2**31 - 1
@@ -232,5 +232,4 @@ def _is_of_examples(output):
     is_known = _function(output.loss) in (*_BINARY, *_ONE_HOT, *_SPARSE)
     if not is_known:
         return False
-    spec = values_spec(output.loss, output.y, output.y_pred)
-    return len(spec.shape) == 1
+    return len(numbers_shape(output.loss, output.y, output.y_pred)) == 1

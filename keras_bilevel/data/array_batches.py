@@ -54,7 +54,7 @@ def array_columns(x, y, sample_weight, num_examples, ids):
         if sample_weight is not None:
             columns.append(_to_tensors(sample_weight))
         elif ids:
-            columns.append(tf.ones(num_examples))
+            columns.append(tf.ones(num_examples, keras.config.floatx()))
         if ids:
             columns.append(tf.range(num_examples, dtype="int64"))
     return tuple(columns)

@@ -153,6 +153,7 @@ def _wrong_labels(received):
     return ValueError(
         "Invalid value for argument `stratify_by`. With "
         "`stratify_by='label'` the labels must be integers or one-hot "
-        "vectors, one per example (a batched dataset needs `.unbatch()`). "
+        "vectors, one per example (a batched dataset needs `.unbatch()`): "
+        "make integers of floats or text that stand for classes. "
         f"{MEND} Received: y of {received}"
     )

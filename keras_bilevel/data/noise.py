@@ -26,7 +26,8 @@ def symmetric(labels, fraction, num_classes=None, *, exact=True, seed=None):
             shape `(n, num_classes)`.
         fraction: Float in `[0, 1]`, the share of labels to replace.
         num_classes: Integer. Defaults to `None`: the width of one-hot
-            labels, or the largest label plus one.
+            labels, or the largest label plus one. Labels that do not start
+            at 0, such as -1 and 1, are the classes themselves.
         exact: Boolean. `True` replaces exactly `round(fraction * n_c)` of the
             `n_c` labels of each class, as in the paper; `False` replaces each
             label independently with probability `fraction`. Defaults to
@@ -52,11 +53,11 @@ def symmetric(labels, fraction, num_classes=None, *, exact=True, seed=None):
         [Deep Bilevel Learning](https://arxiv.org/abs/1809.01465)
         (Jenni and Favaro, 2018), section 5.3.
     """
-    old, num_classes = _read(labels, num_classes)
+    old, names = _read(labels, num_classes)
     rng = generator(fixed_seed(seed), NOISE)
     chosen = _choose(old, fraction, exact, rng)
-    shift = rng.integers(1, num_classes, size=len(old))
-    return _write(labels, old, (old + chosen * shift) % num_classes)
+    shift = rng.integers(1, len(names), size=len(old))
+    return _write(labels, old, (old + chosen * shift) % len(names), names)
 
 
 def pair_flip(labels, fraction, num_classes=None, *, exact=True, seed=None):
@@ -67,7 +68,8 @@ def pair_flip(labels, fraction, num_classes=None, *, exact=True, seed=None):
             shape `(n, num_classes)`.
         fraction: Float in `[0, 1]`, the share of labels to replace.
         num_classes: Integer. Defaults to `None`: the width of one-hot
-            labels, or the largest label plus one.
+            labels, or the largest label plus one. Labels that do not start
+            at 0, such as -1 and 1, are the classes themselves.
         exact: Boolean. `True` replaces exactly `round(fraction * n_c)` of the
             `n_c` labels of each class, `False` each label independently with
             probability `fraction`. Defaults to `True`.
@@ -85,9 +87,9 @@ def pair_flip(labels, fraction, num_classes=None, *, exact=True, seed=None):
         [Co-teaching](https://arxiv.org/abs/1804.06872) (Han et al., 2018),
         section 4.
     """
-    old, num_classes = _read(labels, num_classes)
+    old, names = _read(labels, num_classes)
     chosen = _choose(old, fraction, exact, generator(fixed_seed(seed), NOISE))
-    return _write(labels, old, (old + chosen) % num_classes)
+    return _write(labels, old, (old + chosen) % len(names), names)
 
 
 def uniform(labels, num_classes=None, *, seed=None):
@@ -99,7 +101,8 @@ def uniform(labels, num_classes=None, *, seed=None):
         labels: Integer array of shape `(n,)` or `(n, 1)`, or one-hot array of
             shape `(n, num_classes)`.
         num_classes: Integer. Defaults to `None`: the width of one-hot
-            labels, or the largest label plus one.
+            labels, or the largest label plus one. Labels that do not start
+            at 0, such as -1 and 1, are the classes themselves.
         seed: Non-negative integer. `None` draws one. Defaults to `None`.
 
     Returns:
@@ -111,9 +114,10 @@ def uniform(labels, num_classes=None, *, seed=None):
     >>> bool(0.8 < mask.mean() < 1.0)
     True
     """
-    old, num_classes = _read(labels, num_classes)
+    old, names = _read(labels, num_classes)
     rng = generator(fixed_seed(seed), NOISE)
-    return _write(labels, old, rng.integers(num_classes, size=len(old)))
+    new = rng.integers(len(names), size=len(old))
+    return _write(labels, old, new, names)
 
 
 def confusion(labels, matrix, *, seed=None):
@@ -143,14 +147,13 @@ def confusion(labels, matrix, *, seed=None):
         (Litany and Freedman, 2018), section 4.2.
     """
     matrix = _check_matrix(matrix)
-    old, num_classes = _read(labels, len(matrix))
+    old, names = _read(labels, len(matrix))
     rng = generator(fixed_seed(seed), NOISE)
     new = old.copy()
-    for label in range(num_classes):
+    for label, row in enumerate(matrix):
         members = np.flatnonzero(old == label)
-        row = matrix[label]
-        new[members] = rng.choice(num_classes, size=len(members), p=row)
-    return _write(labels, old, new)
+        new[members] = rng.choice(len(matrix), size=len(members), p=row)
+    return _write(labels, old, new, names)
 
 
 def random_confusion_matrix(num_classes, fraction, seed=None):
@@ -265,7 +268,7 @@ def predicted(model, x, labels, *, batch_size=32, seed=None):
         [Deep Bilevel Learning](https://arxiv.org/abs/1809.01465)
         (Jenni and Favaro, 2018), section 5.3 and Table 4.
     """
-    old, _ = _read(labels, None)
+    num_examples = len(_class_ids(labels))
     inputs = keras.tree.lists_to_tuples(x)
     batches = tf.data.Dataset.from_tensor_slices(inputs).batch(batch_size)
     if not model.built:
@@ -277,13 +280,18 @@ def predicted(model, x, labels, *, batch_size=32, seed=None):
     finally:
         for variable, value in state:
             variable.assign(value)
-    if outputs.ndim != 2 or outputs.shape[1] < 2 or len(outputs) != len(old):
+    if (
+        outputs.ndim != 2
+        or outputs.shape[1] < 2
+        or len(outputs) != num_examples
+    ):
         raise ValueError(
             "Invalid value for argument `model`. Expected one output of shape "
-            f"({len(old)}, num_classes) for the inputs given. Received: "
+            f"({num_examples}, num_classes) for the inputs given. Received: "
             f"outputs of shape {outputs.shape}"
         )
-    return _write(labels, old, outputs.argmax(axis=-1))
+    old, names = _read(labels, outputs.shape[1])
+    return _write(labels, old, outputs.argmax(axis=-1), names)
 
 
 def _training_outputs(model, batches, rng):
@@ -297,19 +305,32 @@ def _training_outputs(model, batches, rng):
     return np.concatenate([forward(batch).numpy() for batch in batches])
 
 
-def _read(labels, num_classes):
-    """The classes as integers of shape `(n,)`, and how many there are."""
+def _class_ids(labels):
+    """The classes as integers of shape `(n,)`."""
     labels = np.asarray(labels)
     classes = class_ids(labels)
     if classes is None:
         raise ValueError(
             "Invalid value for argument `labels`. Expected integers of shape "
             "(n,) or (n, 1), or one-hot vectors of shape (n, num_classes). "
-            f"Received: dtype {labels.dtype} and shape {labels.shape}"
+            f"Received: dtype {labels.dtype} and shape {labels.shape}. Pass "
+            "the classes of tokens or pixels as `labels.reshape(-1)`, and "
+            "names as `np.unique(labels, return_inverse=True)[1]`."
         )
+    return classes
+
+
+def _read(labels, num_classes):
+    """The places of the labels in a list of classes, and that list."""
+    labels = np.asarray(labels)
+    classes = _class_ids(labels)
     if not is_integer_classes(labels):
         num_classes = _check_width(labels.shape[1], num_classes)
     elif num_classes is None:
+        if classes.min() != 0 and labels.dtype.kind != "b":
+            names, places = np.unique(classes, return_inverse=True)
+            check_integer("num_classes", len(names), 2)
+            return places, names
         num_classes = classes.max() + 1
     check_integer("num_classes", num_classes, 2)
     if classes.min() < 0 or classes.max() >= num_classes:
@@ -318,7 +339,7 @@ def _read(labels, num_classes):
             f"[0, {num_classes}). Received: classes from {classes.min()} to "
             f"{classes.max()}"
         )
-    return classes, int(num_classes)
+    return classes, np.arange(num_classes)
 
 
 def _check_width(width, num_classes):
@@ -330,11 +351,11 @@ def _check_width(width, num_classes):
     return width
 
 
-def _write(labels, old, new):
+def _write(labels, old, new, names):
     """The new classes in the form of `labels`, and where they changed."""
     labels = np.asarray(labels)
     if is_integer_classes(labels):
-        noisy = new.reshape(labels.shape).astype(labels.dtype)
+        noisy = names[new].reshape(labels.shape).astype(labels.dtype)
     else:
         noisy = np.zeros_like(labels)
         noisy[np.arange(len(new)), new] = 1

@@ -2,7 +2,6 @@
 
 from keras_bilevel.data.array_batches import array_columns
 from keras_bilevel.data.arrays import check_steps
-from keras_bilevel.data.arrays import count_examples
 from keras_bilevel.data.arrays import unpack_arrays
 from keras_bilevel.data.checks import check_integer
 from keras_bilevel.data.epochs import each_epoch
@@ -50,8 +49,7 @@ def shuffled_batches(
     """
     check_integer("batch_size", batch_size, 1)
     check_steps(steps_per_epoch)
-    parts = unpack_arrays("arrays", arrays)
-    num_examples = count_examples("arrays", parts)
+    parts, num_examples = unpack_arrays("arrays", arrays)
     if num_examples < batch_size:
         raise ValueError(
             "Invalid value for argument `batch_size`. Expected at most the "

@@ -7,7 +7,6 @@ import tensorflow as tf
 from keras_bilevel.data.array_batches import array_columns
 from keras_bilevel.data.arrays import check_no_steps
 from keras_bilevel.data.arrays import check_steps
-from keras_bilevel.data.arrays import count_examples
 from keras_bilevel.data.arrays import unpack_arrays
 from keras_bilevel.data.checks import check_integer
 from keras_bilevel.data.epochs import each_epoch
@@ -15,6 +14,8 @@ from keras_bilevel.data.labels import class_ids
 from keras_bilevel.data.seeds import fixed_seed
 from keras_bilevel.data.sources import ArraySource
 from keras_bilevel.data.sources import StreamSource
+from keras_bilevel.data.stream_examples import check_dense
+from keras_bilevel.data.stream_examples import same_shapes
 from keras_bilevel.data.target_draws import TargetDraws
 
 
@@ -142,6 +143,7 @@ def source_target_batches(
 
 def _stream_source(dataset, size, drop_remainder, **kwargs):
     _check_examples("source", dataset, (2, 3, 4))
+    dataset = same_shapes(dataset, size)
     _check_enough(_count(dataset, size), size, drop_remainder)
     return StreamSource(dataset, size, drop_remainder=drop_remainder, **kwargs)
 
@@ -167,8 +169,7 @@ def _pair(source, target):
 
 def _array_columns(name, data):
     """`(x, y)` or `(x, y, sample_weight)` as tensors, and their length."""
-    parts = unpack_arrays(name, data)
-    num_examples = count_examples(name, parts)
+    parts, num_examples = unpack_arrays(name, data)
     return array_columns(*parts, num_examples, ids=False), num_examples
 
 
@@ -176,7 +177,7 @@ def _target_columns(target):
     """The target set as tensors, and its length."""
     if isinstance(target, tf.data.Dataset):
         _check_examples("target", target, (2, 3))
-        columns, num_examples = _read(target)
+        columns, num_examples = _read(same_shapes(target, 1024))
     else:
         columns, num_examples = _array_columns("target", target)
     if num_examples == 0:
@@ -243,6 +244,7 @@ def _check_examples(name, dataset, lengths):
             f"Invalid value for argument `{name}`. Expected a dataset of "
             f"{' or '.join(parts)}. Received: element_spec={spec}"
         )
+    check_dense(dataset)
     if _is_batched(dataset):
         raise ValueError(
             f"Invalid value for argument `{name}`. Expected a dataset of "

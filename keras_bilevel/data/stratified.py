@@ -8,7 +8,6 @@ from keras_bilevel.data.array_batches import array_batches
 from keras_bilevel.data.array_batches import array_columns
 from keras_bilevel.data.arrays import check_no_steps
 from keras_bilevel.data.arrays import check_steps
-from keras_bilevel.data.arrays import count_examples
 from keras_bilevel.data.arrays import unpack_arrays
 from keras_bilevel.data.checks import check_integer
 from keras_bilevel.data.groups import array_groups
@@ -165,8 +164,7 @@ def stratified_batches(
         )
     else:
         check_steps(steps_per_epoch)
-        x, y, sample_weight = unpack_arrays("data", data)
-        num_examples = count_examples("data", (x, y, sample_weight))
+        (x, y, sample_weight), num_examples = unpack_arrays("data", data)
         groups = array_groups(x, y, num_examples, stratify_by)
         pools = make_pools(groups, layout, validation_ratio, rare, seed)
         plan = EpochPlan(pools, layout, shuffle, seed, steps_per_epoch)

@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras_bilevel.data.groups import grouped_chunks
 from keras_bilevel.data.stream_examples import check_finite
 from keras_bilevel.data.stream_examples import check_single_examples
+from keras_bilevel.data.stream_examples import same_shapes
 from keras_bilevel.data.stream_examples import with_ids
 from keras_bilevel.data.stream_plan import StreamPlan
 from keras_bilevel.data.stream_split import StreamSplit
@@ -49,6 +50,7 @@ def stream_batches(
         `EpochCounter`.
     """
     check_single_examples(dataset)
+    dataset = same_shapes(dataset, layout.batch_size)
     # A chunk below a super-batch would only be carried, over and over.
     size = max(shuffle_buffer, layout.batch_size)
     chunks = grouped_chunks(dataset, stratify_by, size)

@@ -3,6 +3,68 @@
 import keras
 import tensorflow as tf
 
+_VARIED = (
+    "Expected examples of one shape, of which batches can be made. Received: "
+    "examples of varied shapes. Pad them to one length, for instance by "
+    "`dataset.padded_batch(1, padded_shapes).unbatch()`."
+)
+
+
+def check_dense(dataset):
+    """Raises a `ValueError` for a stream of sparse or ragged tensors."""
+    mends = {
+        tf.SparseTensorSpec: "`tf.sparse.to_dense` in a `map`",
+        tf.RaggedTensorSpec: "`.to_tensor()` of all of them, or padding",
+    }
+    for spec in keras.tree.flatten(dataset.element_spec):
+        if type(spec) in mends:
+            raise ValueError(
+                f"Expected dense tensors. Received: {spec}. Make them dense, "
+                f"by {mends[type(spec)]}."
+            )
+
+
+def same_shapes(dataset, most):
+    """The examples, and an error as soon as two of them differ in shape.
+
+    Args:
+        dataset: A `tf.data.Dataset` of single examples.
+        most: Integer, how many examples are read now, where their shape is
+            unknown, to fail early.
+
+    Returns:
+        A `tf.data.Dataset` of the same examples.
+    """
+    specs = keras.tree.flatten(dataset.element_spec)
+    places = [
+        place
+        for place, spec in enumerate(specs)
+        if not spec.shape.is_fully_defined()
+    ]
+    if not places:
+        return dataset
+
+    def check(first, example):
+        leaves = keras.tree.flatten(example)
+        shapes = [tf.shape(leaves[place]) for place in places]
+        shapes = tf.concat(shapes, axis=0)
+        first = tf.cond(tf.size(first) == 0, lambda: shapes, lambda: first)
+        with tf.control_dependencies(
+            [tf.debugging.assert_equal(first, shapes, _VARIED)]
+        ):
+            example = keras.tree.map_structure(tf.identity, example)
+        return tf.ensure_shape(first, [None]), example
+
+    checked = dataset.scan(tf.zeros([0], "int32"), check)
+    try:
+        for _ in checked.take(most):
+            pass
+    except tf.errors.InvalidArgumentError as error:
+        if _VARIED in str(error):
+            raise ValueError(_VARIED) from None
+        raise
+    return checked
+
 
 def check_single_examples(dataset):
     """Raises a `ValueError` unless elements are single `(x, y, ...)`."""
@@ -13,6 +75,7 @@ def check_single_examples(dataset):
             " `(x, y, sample_weight)` or `(x, y, sample_weight, ids)`. "
             f"Received: element_spec={spec}"
         )
+    check_dense(dataset)
     shapes = [leaf.shape for leaf in keras.tree.flatten(spec)]
     if all(shape.rank and shape[0] is None for shape in shapes):
         raise ValueError(
@@ -45,6 +108,6 @@ def with_ids(positions, batch):
     """
     if len(batch) == 4:
         return batch
-    ones = tf.ones_like(positions, "float32")
+    ones = tf.ones_like(positions, keras.config.floatx())
     x, y, sample_weight = (*batch, ones)[:3]
     return x, y, sample_weight, positions

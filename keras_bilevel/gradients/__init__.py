@@ -2,12 +2,14 @@
 
 from keras_bilevel.gradients.applying import apply
 from keras_bilevel.gradients.compiled_losses import CompiledLosses
+from keras_bilevel.gradients.compiled_losses import MeanOfSome
 from keras_bilevel.gradients.compiled_losses import check_linear
 from keras_bilevel.gradients.compiled_losses import example_losses
 from keras_bilevel.gradients.compiled_losses import outputs_of
 from keras_bilevel.gradients.examples import walk as walk_examples
 from keras_bilevel.gradients.losses import add_regularizers
 from keras_bilevel.gradients.losses import are_data_only
+from keras_bilevel.gradients.losses import suspects
 from keras_bilevel.gradients.losses import without_regularizers
 from keras_bilevel.gradients.normalize import effective_units
 from keras_bilevel.gradients.replicas import gather

@@ -12,6 +12,7 @@ import functools
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras import ops
 from keras.src.trainers.compile_utils import CompileLoss
 
@@ -29,6 +30,15 @@ class CompiledLosses(CompileLoss):
             entry._replace(loss=PerExampleLoss(entry.loss))
             for entry in self._flat_losses
         ]
+        self._metrics[:] = [MeanOfSome(name=m.name) for m in self._metrics]
+
+
+class MeanOfSome(keras.metrics.Mean):
+    """A mean that is NaN, and not 0, of nothing."""
+
+    def result(self):
+        mean = super().result()
+        return ops.where(self.count > 0, mean, float("nan"))
 
 
 class PerExampleLoss(keras.losses.Loss):
@@ -55,8 +65,8 @@ class PerExampleLoss(keras.losses.Loss):
     def _rank(self, y_true, y_pred):
         key = tuple(_kind(t) for t in keras.tree.flatten((y_true, y_pred)))
         if key not in self._ranks:
-            spec = values_spec(self.loss, y_true, y_pred)
-            self._ranks[key] = len(spec.shape)
+            shape = numbers_shape(self.loss, y_true, y_pred)
+            self._ranks[key] = shape.rank
         return self._ranks[key]
 
 
@@ -226,13 +236,12 @@ def check_per_example(model, y, y_pred):
 
 def check_numbers(output):
     """Raises `ValueError` unless an `OutputLoss` has a loss per example."""
-    # What follows the batch is unknown where the batch is.
-    parts = keras.tree.map_structure(_of_any_size, (output.y, output.y_pred))
-    shape = values_spec(output.loss, *parts).shape
-    if len(shape) == 0 or shape[0] is not None:
+    loss = output.loss
+    shape, size = _shape_and_size(output)
+    if len(shape) == 0 or shape[0] != size:
         raise ValueError(
             "Expected a loss with a number, or several, for each example: "
-            f"shape (batch_size, ...). Received: loss `{output.loss.name}` of "
+            f"shape (batch_size, ...). Received: loss `{loss.name}` of "
             f"output `{output.name}` with shape {tuple(shape)} for "
             f"predictions of shape {tuple(output.y_pred.shape)}. Return "
             "the losses before any mean over the batch: a "
@@ -241,6 +250,17 @@ def check_numbers(output):
             "for images, and outputs of shape (batch_size,) need a last "
             "axis of 1."
         )
+
+
+def _shape_and_size(output):
+    """Returns the shape of an output's loss, and its size for each example."""
+    if tf.executing_eagerly():
+        # What runs eagerly may not be traced.
+        size = keras.tree.flatten(output.y_pred)[0].shape[0]
+        return numbers_shape(output.loss, output.y, output.y_pred), size
+    # What follows the batch is unknown where the batch is.
+    parts = keras.tree.map_structure(_of_any_size, (output.y, output.y_pred))
+    return numbers_shape(output.loss, *parts), None
 
 
 def check_linear(loss):
@@ -260,8 +280,8 @@ def check_linear(loss):
             )
 
 
-def values_spec(loss, y, y_pred):
-    """Returns the shape and type of a loss before its reduction.
+def numbers_shape(loss, y, y_pred):
+    """Returns the shape of a loss before its reduction.
 
     Args:
         loss: A `keras.losses.Loss`.
@@ -269,17 +289,22 @@ def values_spec(loss, y, y_pred):
         y_pred: Predictions, likewise.
 
     Returns:
-        `keras.KerasTensor`.
+        `tf.TensorShape`.
     """
 
     def numbers(y, y_pred):
         y, y_pred = keras.tree.map_structure(
             lambda t: ops.convert_to_tensor(t, dtype=loss.dtype), (y, y_pred)
         )
-        return loss.call(y, y_pred)
+        return ops.convert_to_tensor(loss.call(y, y_pred))
 
-    symbolic = keras.tree.map_structure(_symbolic, (y, y_pred))
-    return _Symbolic(numbers).compute_output_spec(*symbolic)
+    if tf.executing_eagerly():
+        return numbers(y, y_pred).shape
+    specs = keras.tree.map_structure(
+        lambda t: tf.TensorSpec(*_kind(t)), (y, y_pred)
+    )
+    traced = tf.function(numbers, autograph=False)
+    return traced.get_concrete_function(*specs).output_shapes
 
 
 def expanded(weights, rank):
@@ -290,6 +315,11 @@ def expanded(weights, rank):
         rank: Integer. Weights of this rank or a higher one stay as they are.
     """
     weights = ops.convert_to_tensor(weights)
+    if weights.shape.rank is None:
+        # Keras relaxes the shapes of a second call of `evaluate`.
+        ones = tf.ones([tf.maximum(rank - tf.rank(weights), 0)], "int32")
+        shape = tf.concat([tf.shape(weights), ones], axis=0)
+        return tf.ensure_shape(tf.reshape(weights, shape), [None] * rank)
     for _ in range(rank - len(weights.shape)):
         weights = ops.expand_dims(weights, -1)
     return weights

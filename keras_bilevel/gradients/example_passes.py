@@ -16,7 +16,7 @@ _ALMOST_ZERO = 2.0**-40
 
 # By how much alignments may miss their sum, as a share of the gradient: they
 # are sums of rounded products.
-_MOST_MISFIT = 1e-3
+_MOST_MISFIT = 1e-4
 _MOST_MISFIT_OF_HALF = 0.1
 
 second_derivatives.register()
@@ -111,8 +111,7 @@ class _Double(_Pass):
         self._variables = variables
         self._scale = scale
         # In float16 the tangents along u would underflow.
-        length = tf.linalg.global_norm([u for u in judge if u is not None])
-        length = tf.where(length > 0, length, 1.0)
+        length = _length(judge)
         judge = [None if u is None else u / length for u in judge]
         with tf.GradientTape(
             persistent=True, watch_accessed_variables=not is_final
@@ -202,6 +201,12 @@ class _ByCalls(_Pass):
         if is_final:
             self.gradient = [scale.down(g) for g in gradient]
             self.evidence = self.gradient
+            length = _length(judge)
+            self._compare(
+                alignment / point / length,
+                _inner_product(self.gradient, judge) / length,
+                self.gradient,
+            )
         else:
             self.evidence = [delta for _, delta in self._calls]
         self._read(loss, slopes, alignment / point)
@@ -226,6 +231,12 @@ def _products_of_rows(a, b):
         tf.cast(a, tf.float32) * tf.cast(b, tf.float32),
         axis=list(range(1, len(a.shape))),
     )
+
+
+def _length(judge):
+    """Returns |u|, or 1 where u is 0."""
+    length = tf.linalg.global_norm([u for u in judge if u is not None])
+    return tf.where(length > 0, length, 1.0)
 
 
 def _inner_product(a, b):

@@ -8,9 +8,9 @@ from keras_bilevel.gradients import losses
 from keras_bilevel.gradients import replicas
 from keras_bilevel.gradients import state
 from keras_bilevel.gradients.bad_examples import without_bad
-from keras_bilevel.gradients.example_losses import of_kept
 from keras_bilevel.gradients.normalize import finite_or_zero
 from keras_bilevel.gradients.normalize import normalizer
+from keras_bilevel.gradients.ranking import of_kept
 from keras_bilevel.gradients.step import Step
 from keras_bilevel.gradients.step import Upper
 from keras_bilevel.weighting.weighting import Weighting
@@ -63,9 +63,11 @@ def walk(model, weighting, upper, lower, scale):
 
     healthy = _all_finite([*own, *source.evidence])
     healthy &= ~state.spoiled(moving, before)
+    is_misfit = None
     if source.misfit is not None:
         # Nothing follows alignments that are wrong: `fit` ends with an error.
-        healthy &= source.misfit < example_passes.most_misfit(network.model)
+        is_misfit = source.misfit > example_passes.most_misfit(network.model)
+        healthy &= ~is_misfit
     # A bad target, or a bad gradient, on one replica spoils the step of all.
     healthy = replicas.on_all(healthy)
     state.restore_unless(healthy, moving, before)
@@ -101,20 +103,25 @@ def walk(model, weighting, upper, lower, scale):
         else _divide(o, replicas.num_replicas())
         for g, o, v in zip(gradient, own, variables)
     ]
+    shown_losses = source.statistics["loss"]
+    shown_losses += finite_or_zero(source.constant)
+    has_loss = good & tf.math.is_finite(shown_losses)
     return Step(
         variables=variables,
         gradients=[
             None if g is None else scale.mask(healthy, g) for g in gradient
         ],
         weights=tf.where(usable, weights, 0.0),
-        losses=statistics["loss"][0] + tf.where(healthy, source.constant, 0.0),
+        losses=tf.where(has_loss, shown_losses, 0.0),
+        has_loss=has_loss,
         dropped=~usable,
         batch=lower,
         y_pred=source.y_pred,
         upper=Upper(
             batch=upper,
             y_pred=y_pred,
-            loss=tf.where(healthy, tf.cast(loss, tf.float32), 0.0),
+            loss=finite_or_zero(tf.cast(loss, tf.float32)),
+            has_loss=tf.math.is_finite(loss),
         ),
         # The compiled metrics are those of the target network.
         shown=(
@@ -122,7 +129,7 @@ def walk(model, weighting, upper, lower, scale):
             if network is model
             else (upper.y, y_pred, upper.sample_weight)
         ),
-        misfit=source.misfit,
+        is_misfit=is_misfit,
     )
 
 

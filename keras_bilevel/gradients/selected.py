@@ -10,7 +10,7 @@ from keras_bilevel.gradients import losses
 from keras_bilevel.gradients import replicas
 from keras_bilevel.gradients import state
 from keras_bilevel.gradients.bad_examples import without_bad
-from keras_bilevel.gradients.example_losses import ExampleLosses
+from keras_bilevel.gradients.ranking import ExampleLosses
 from keras_bilevel.gradients.step import Step
 
 
@@ -21,8 +21,9 @@ def walk(networks, select, disagree, batch, scale, per_replica=False):
         networks: List of networks, each in a built and compiled `Wrapper`.
         select: Function from losses of shape `(networks, batch_size)` and
             `disagree`'s tensor to a boolean tensor of the shape of losses.
-        disagree: Function from the list of predictions to a boolean tensor of
-            shape `(batch_size,)`.
+        disagree: Function from the list of predictions, and from what
+            `disagreement` takes as `counts`, to a boolean tensor of shape
+            `(batch_size,)`.
         batch: A `Batch` of shape `(batch_size, ...)`.
         scale: The `LossScale`.
         per_replica: Boolean, whether to select on each replica apart, or
@@ -51,7 +52,8 @@ def walk(networks, select, disagree, batch, scale, per_replica=False):
             counts = tf.reduce_all([one.counts for one in singles], axis=0)
             usable = good & is_finite & counts
             ranked = tf.where(usable, single, float("inf"))
-            mask = _select(select, ranked, disagree(y_preds), per_replica)
+            differ = disagree(y_preds, singles[0].numbers_that_count())
+            mask = _select(select, ranked, differ, per_replica)
             parts = [
                 one.mean_over(kept, per_replica)
                 for one, kept in zip(singles, tf.unstack(mask))
@@ -76,6 +78,7 @@ def walk(networks, select, disagree, batch, scale, per_replica=False):
         ],
         weights=tf.cast(mask & healthy, tf.float32),
         losses=tf.where(healthy, means, 0.0),
+        has_loss=tf.reduce_any(mask, axis=1) & healthy,
         dropped=~(good & is_finite & healthy),
         batch=batch,
         y_pred=y_preds,

@@ -247,6 +247,7 @@ class _Visitor:
             gradients=self.fill(gradients, dense),
             weights=finite_or_zero(weights * factors[:, None]),
             losses=tf.where(healthy, loss, 0.0),
+            has_loss=healthy,
             dropped=~healthy,
             batch=self.batch,
             y_pred=set_masks(y_pred, masks),

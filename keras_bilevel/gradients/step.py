@@ -28,12 +28,14 @@ class Upper:
     Attributes:
         batch: The target `Batch`.
         y_pred: The predictions for it.
-        loss: Scalar tensor, its mean loss, 0 where the step was dropped.
+        loss: Scalar tensor, its mean loss, 0 where it is not finite.
+        has_loss: Boolean scalar, whether it is finite.
     """
 
     batch: Batch
     y_pred: Any
     loss: Any
+    has_loss: Any
 
 
 @dataclasses.dataclass
@@ -46,7 +48,9 @@ class Step:
             and without a loss scale; `None` where the loss does not reach it.
         weights: Tensor of shape `(groups, units)`, the final weights.
         losses: Tensor of shape `(parts,)`, the mean loss of each shard or the
-            loss of each source example, 0 where it was dropped.
+            loss of each source example, 0 where there is none.
+        has_loss: Boolean tensor of shape `(parts,)`: where there is a loss to
+            show. It may be finite though the gradient is not.
         dropped: Boolean tensor of shape `(parts,)`: the parts whose loss or
             gradient is not finite. Validation shards come first.
         batch: The `Batch` that the predictions belong to.
@@ -54,17 +58,18 @@ class Step:
         upper: An `Upper`, or `None` where shards validate.
         shown: Tuple `(y, y_pred, sample_weight)` whose loss is the one that
             is shown, or `None` where shards are walked.
-        misfit: Scalar, by how much the alignments of examples do not add up,
-            or `None` where that is not known.
+        is_misfit: Boolean scalar, whether the alignments of examples do not
+            add up, or `None` where that is not known.
     """
 
     variables: list
     gradients: list
     weights: Any
     losses: Any
+    has_loss: Any
     dropped: Any
     batch: Batch
     y_pred: Any
     upper: Any = None
     shown: Any = None
-    misfit: Any = None
+    is_misfit: Any = None

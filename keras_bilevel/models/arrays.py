@@ -1,20 +1,13 @@
-"""What `fit` does to arrays before it trains: split, weigh, batch."""
+"""What `fit` does to arrays before it trains: read, split, batch."""
 
 import math
 
 import keras
-import numpy as np
 
 from keras_bilevel import data
+from keras_bilevel.data.arrays import are_arrays
+from keras_bilevel.data.arrays import read_examples
 from keras_bilevel.gradients import map_tensors
-
-
-def are_arrays(x):
-    """Returns whether `x` is an array or a structure of arrays."""
-    return x is not None and all(
-        hasattr(leaf, "shape") and hasattr(leaf, "__getitem__")
-        for leaf in keras.tree.flatten(x)
-    )
 
 
 def split_off_tail(arrays, validation_split):
@@ -39,25 +32,14 @@ def split_off_tail(arrays, validation_split):
     return take(slice(cut)), take(slice(cut, None))
 
 
-def weighted_by_class(arrays, class_weight):
-    """Returns `(x, y, sample_weight)`, multiplied by the classes' weights."""
-    if class_weight is None:
-        return arrays
-    x, y, sample_weight = arrays
-    if keras.tree.is_nested(y):
-        raise ValueError(
-            "`class_weight` is only supported for models with a single "
-            "output. Use `sample_weight` for several."
-        )
-    labels = np.asarray(y)
-    if labels.ndim > 1 and labels.shape[-1] > 1:
-        labels = labels.argmax(-1)
-    weights = np.ones(len(labels), "float32")
-    for label, weight in class_weight.items():
-        weights[labels.reshape(-1) == label] = weight
-    if sample_weight is not None:
-        weights = sample_weight * weights
-    return x, y, weights
+def read_validation(validation_data):
+    """Returns `validation_data` with arrays read as those of training are."""
+    is_tuple = isinstance(validation_data, (list, tuple))
+    if not is_tuple or len(validation_data) not in (2, 3):
+        return validation_data
+    if not are_arrays(validation_data[0]):
+        return validation_data
+    return read_examples(*validation_data, name="validation_data")
 
 
 def super_batches(arrays, weighting, batch_size, num_replicas, **options):

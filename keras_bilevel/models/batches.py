@@ -4,6 +4,8 @@ import keras
 import tensorflow as tf
 
 from keras_bilevel import gradients
+from keras_bilevel.data.arrays import check_outputs
+from keras_bilevel.data.dense import wrong
 from keras_bilevel.data.epochs import attached
 
 
@@ -46,6 +48,30 @@ def is_source_and_target(data):
         and tf.as_dtype(ids.dtype).is_integer
         and len(ids.shape) == 1
     )
+
+
+def check_labels(data):
+    """Raises `ValueError` for labels of text, and outputs without weights.
+
+    Args:
+        data: A batch, or the specs of one, or arrays `(x, y[, w])`.
+    """
+    is_pair = is_source_and_target(data)
+    for part in source_and_target(data) if is_pair else [examples(data)]:
+        for label in keras.tree.flatten(part.y):
+            if label is not None and tf.as_dtype(label.dtype) == tf.string:
+                raise wrong(
+                    "argument `y`",
+                    "labels that are numbers",
+                    f"text of dtype {label.dtype}",
+                    "Encode it, for instance by `names, y = np.unique(y, "
+                    "return_inverse=True)`, `pandas.factorize(y)` or "
+                    "`keras.layers.StringLookup`.",
+                )
+        if part.sample_weight is not None:
+            check_outputs(
+                part.y, part.sample_weight, "argument `sample_weight`"
+            )
 
 
 def check_ids(ids, num_examples):

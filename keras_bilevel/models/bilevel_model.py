@@ -10,6 +10,7 @@ from keras_bilevel.models import batches
 from keras_bilevel.models import callback_lists
 from keras_bilevel.models import pair
 from keras_bilevel.models import runaway
+from keras_bilevel.models.alignment_check import AlignmentCheck
 from keras_bilevel.models.fitting import Fitting
 from keras_bilevel.models.step_metrics import OutputTrackers
 from keras_bilevel.models.step_metrics import StepMetrics
@@ -139,6 +140,7 @@ class BilevelModel(Fitting, Wrapper):
         """One step of any weighting: Eq. 11 with the weights of Eq. 10."""
         upper, lower = self._split(data)
         self._build(upper, lower)
+        self._check_networks_train()
         if not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
         scale = gradients.LossScale(self.optimizer)
@@ -196,11 +198,11 @@ class BilevelModel(Fitting, Wrapper):
             self._source.compile(optimizer=None, loss=loss)
 
     def _log(self, step, penalty):
-        healthy = tf.cast(~step.dropped, tf.float32)
-        lower = (step.losses + penalty, healthy)
+        lower = (step.losses + penalty, tf.cast(step.has_loss, tf.float32))
         seen, shown, other = step, lower, None
         if step.upper is not None:
-            upper = (step.upper.loss + penalty, tf.reduce_max(healthy))
+            has_loss = tf.cast(step.upper.has_loss, tf.float32)
+            upper = (step.upper.loss + penalty, has_loss)
             other = upper
             if self._source is not None:
                 # The compiled metrics are those of the target network.
@@ -240,12 +242,23 @@ class BilevelModel(Fitting, Wrapper):
             seed=self._data_seed(),
         )
 
+    def _with_epochs(self, callbacks, dataset):
+        callbacks = super()._with_epochs(callbacks, dataset)
+        if self.weighting.unit == "shard":
+            return callbacks
+        check = AlignmentCheck(
+            self._step_metrics.misfits, self.get_source().model
+        )
+        return callback_lists.appended(callbacks, check)
+
     def _watched(self, callbacks, part, batch_size):
         _, y, sample_weight = part
-        guessing = runaway.loss_of_guessing(y, self.loss)
+        shards = self.weighting.num_shards
+        replicas = self.distribute_strategy.num_replicas_in_sync
+        tuple_size = shards * replicas if self.stratify_by == "label" else 1
+        guessing = runaway.loss_of_guessing(y, self.loss, tuple_size)
         if guessing is None or sample_weight is not None:
             return callbacks
-        shards = self.weighting.num_shards
         judging = batch_size * self.weighting.num_validation_shards // shards
         warning = runaway.RunawayWarning(
             self._step_metrics.data_loss, guessing, judging

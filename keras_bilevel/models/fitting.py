@@ -8,7 +8,9 @@ from keras_bilevel import data
 from keras_bilevel import gradients
 from keras_bilevel.data.epochs import attached
 from keras_bilevel.models import arrays
+from keras_bilevel.models import batches
 from keras_bilevel.models import callback_lists
+from keras_bilevel.models import class_weights
 from keras_bilevel.models.multi_worker import MultiWorker
 
 _OTHER_SEED = (
@@ -47,6 +49,10 @@ class Fitting(MultiWorker):
         return {}
 
     def _get_metrics_result_or_logs(self, logs):
+        count = self.distribute_strategy.num_replicas_in_sync
+        if self._own("test_step") is not None and count == 1:
+            # Its logs need not be those of its metrics.
+            return logs
         # The logs of a step are averaged over replicas, whatever they mean;
         # metrics know how. Keras asks them only where it knows all of them.
         results = {**self.get_metrics_result(), **self._step_results()}
@@ -115,27 +121,39 @@ class Fitting(MultiWorker):
         number of examples of a step on all replicas, and fewer than that are
         left over, others each epoch. A dataset has to yield such batches.
 
+        Arrays are all that Keras takes, lists of numbers and pandas objects
+        with columns of several types, but nothing sparse or ragged. With
+        `class_weight`, weights of classes and of examples are multiplied;
+        labels of several tokens or pixels make as many weights.
+
         Returns:
             A `keras.callbacks.History`.
         """
         self._assert_compile_called("fit")
+        self._check_networks_train()
         self._check_epochs(epochs)
+        validation_data = arrays.read_validation(validation_data)
         if arrays.are_arrays(x):
-            part = (x, y, sample_weight)
-            self._check_observers(callbacks, x)
+            part = arrays.read_examples(x, y, sample_weight)
+            batches.check_labels(part)
+            self._check_observers(callbacks, part[0])
             if validation_split and validation_data is None:
                 part, validation_data = arrays.split_off_tail(
                     part, validation_split
                 )
-            part = arrays.weighted_by_class(part, class_weight)
             batch_size = batch_size or 32
             validation_batch_size = validation_batch_size or batch_size
             x = self._batches(part, batch_size, shuffle, steps_per_epoch)
-            callbacks = self._watched(callbacks, part, batch_size)
-            y = batch_size = class_weight = sample_weight = None
+            if class_weight is None:
+                callbacks = self._watched(callbacks, part, batch_size)
+            y = batch_size = sample_weight = None
             validation_split, steps_per_epoch = 0.0, None
         self._check_dataset(x)
         if isinstance(x, tf.data.Dataset):
+            batches.check_labels(x.element_spec)
+            if class_weight is not None:
+                x = class_weights.weighted(x, class_weight)
+                class_weight = None
             self._build_before_trace(x.element_spec)
         x = self._for_workers(self._guarded(x))
         callbacks = self._with_epochs(callbacks, x)

@@ -61,11 +61,16 @@ class MultiWorker:
     def _make_function(self, step_function):
         # On several workers Keras averages logs along their axis 0, which
         # scalars have not: https://github.com/keras-team/keras/issues/20585.
-        if not gradients.has_workers(self.distribute_strategy):
-            return super()._make_function(step_function)
+        has_workers = gradients.has_workers(self.distribute_strategy)
 
         def step(data):
-            logs = step_function(data)
+            # Where a dataset ends unforeseen, all that needs no data would be
+            # done once more: counts of examples, of iterations.
+            tensors = filter(tf.is_tensor, keras.tree.flatten(data))
+            with tf.control_dependencies(list(tensors)):
+                logs = step_function(data)
+            if not has_workers:
+                return logs
             return keras.tree.map_structure(
                 lambda log: tf.convert_to_tensor(log)[None], logs
             )

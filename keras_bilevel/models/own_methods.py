@@ -8,9 +8,9 @@ what this package is for.
 import inspect
 
 import keras
-from keras import ops
 
 from keras_bilevel.gradients import CompiledLosses
+from keras_bilevel.gradients import MeanOfSome
 from keras_bilevel.gradients import are_data_only
 from keras_bilevel.gradients import without_regularizers
 
@@ -38,12 +38,35 @@ def check_train_step(network):
         )
 
 
-class MeanOfSome(keras.metrics.Mean):
-    """A mean that is NaN, and not 0, of nothing."""
+def check_stateless(network):
+    """Raises `ValueError` for layers that go on from batch to batch."""
+    found = [
+        f"`{layer.name}` ({type(layer).__name__})"
+        for layer in network._flatten_layers()
+        if getattr(layer, "stateful", False)
+    ]
+    if found:
+        raise ValueError(
+            "Expected layers that begin anew with each batch: examples are "
+            "shuffled, cut into shards or picked, so that a row does not go on "
+            f"in the next batch. Received: {', '.join(found)} with "
+            "`stateful=True`. Pass `stateful=False`."
+        )
 
-    def result(self):
-        mean = super().result()
-        return ops.where(self.count > 0, mean, float("nan"))
+
+def check_accumulation(model):
+    """Raises `ValueError` for gradients summed over steps on replicas."""
+    optimizer = model.optimizer
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    steps = optimizer.gradient_accumulation_steps
+    if steps and model.distribute_strategy.num_replicas_in_sync > 1:
+        raise ValueError(
+            "Expected an optimizer without `gradient_accumulation_steps` under "
+            "several replicas: Keras applies it inside of a condition, where "
+            "replicas cannot wait for one another. Received: "
+            f"gradient_accumulation_steps={steps}. Take larger batches, or one "
+            "replica."
+        )
 
 
 class OwnMethods:
@@ -85,11 +108,21 @@ class OwnMethods:
             self._share_with(network)
 
     def _share_with(self, network):
-        if not network.compiled:
-            keras.Model.compile(network, optimizer=None)
+        network.compiled = True
         network.loss = self.loss
         for name in ("_compile_loss", "_compile_metrics", "_loss_tracker"):
             object.__setattr__(network, name, getattr(self, name))
+
+    def _check_networks_train(self):
+        """Raises `ValueError` for networks that cannot be trained here."""
+        check_stateless(self)
+        check_accumulation(self)
+        if self.built and not self.trainable_variables:
+            raise ValueError(
+                "Expected a network with trainable weights. Received: one "
+                "whose weights are all frozen. Set `trainable = True` on the "
+                "network, or on the layers to train, before `compile`."
+            )
 
     def compile_from_config(self, config):
         # Keras leaves this to models that override `compile`.

@@ -10,25 +10,44 @@ _EPOCHS = 5
 _STEPS = 200
 
 
-def loss_of_guessing(y, loss):
+def loss_of_guessing(y, loss, tuple_size=1):
     """Returns the cross-entropy of guessing label frequencies, or `None`.
 
     Args:
         y: Integer labels of shape `(num_examples,)` or `(num_examples, 1)`, or
             one-hot labels of shape `(num_examples, classes)`.
-        loss: What was given to `compile`. `None` is returned unless it is a
-            cross-entropy over classes.
+        loss: What was given to `compile`.
+        tuple_size: Integer: of each class so many examples, or a multiple of
+            it, are seen in an epoch. Defaults to `1`.
+
+    Returns:
+        Float. `None` unless the loss is a cross-entropy over classes, with one
+        label per example that always counts, and there are two classes.
     """
     name = loss if isinstance(loss, str) else getattr(loss, "name", "")
     if keras.tree.is_nested(y) or "categorical_crossentropy" not in str(name):
         return None
-    labels = np.asarray(y)
-    if labels.ndim > 1 and labels.shape[-1] > 1:
-        counts = labels.sum(axis=0)
-    else:
-        counts = np.unique(labels, return_counts=True)[1]
-    frequencies = counts[counts > 0] / counts.sum()
+    options = getattr(loss, "get_config", dict)()
+    counts = _counts(np.asarray(y), "sparse" in str(name))
+    ignored = options.get("ignore_class") is not None
+    if ignored or counts is None or np.count_nonzero(counts) < 2:
+        return None
+    seen = np.maximum(counts // tuple_size, counts > 0) * tuple_size
+    frequencies = seen / seen.sum()
+    # No prediction is better than the mean of the smoothed labels.
+    smoothing = options.get("label_smoothing") or 0.0
+    frequencies = frequencies * (1 - smoothing) + smoothing / len(frequencies)
+    frequencies = frequencies[frequencies > 0]
     return float(-np.sum(frequencies * np.log(frequencies)))
+
+
+def _counts(labels, is_sparse):
+    """Returns the examples of each class, `None` of other labels than these."""
+    if labels.ndim == 2 and labels.shape[1] > 1 and not is_sparse:
+        return labels.sum(axis=0)
+    if labels.ndim == 1 or labels.shape[1:] == (1,):
+        return np.unique(labels, return_counts=True)[1]
+    return None
 
 
 class RunawayWarning(keras.callbacks.Callback):

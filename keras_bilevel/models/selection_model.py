@@ -179,6 +179,7 @@ class SelectionModel(Fitting, OwnMethods, keras.Model):
             if not network.built:
                 network.build_on(batch.x)
         self.built = True
+        self._check_networks_train()
         if not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
         scale = gradients.LossScale(self.optimizer)
@@ -204,9 +205,10 @@ class SelectionModel(Fitting, OwnMethods, keras.Model):
             losses, pace.share.value, disagree, pace.time.value
         )
 
-    def _disagree(self, y_preds):
+    def _disagree(self, y_preds, counts):
         loss = keras.tree.flatten(self.loss)[0]
-        return disagreement(y_preds, labels.predicts_logits(loss))
+        is_logit = labels.predicts_logits(loss)
+        return disagreement(y_preds, is_logit, counts)
 
     def _log(self, step):
         batch = step.batch

@@ -60,6 +60,8 @@ class StepMetrics:
         self.other_loss = keras.metrics.Mean(name=f"{other}_loss")
         if unit == "example":
             self.shown.append(self.other_loss)
+        # Steps whose alignments of examples do not add up.
+        self.misfits = keras.metrics.Sum(name="misfits")
         # The loss that is shown has the regularisers in it.
         self.data_loss = keras.metrics.Mean(name="data_loss")
 
@@ -75,11 +77,13 @@ class StepMetrics:
         self.negative.update_state(tf.cast(step.weights < 0, tf.float32))
         self.effective.update_state(gradients.effective_units(step.weights))
         self.dropped.update_state(tf.cast(step.dropped, tf.float32))
-        healthy = tf.cast(~step.dropped, tf.float32)
-        self.data_loss.update_state(step.losses, sample_weight=healthy)
+        if step.is_misfit is not None:
+            self.misfits.update_state(tf.cast(step.is_misfit, tf.float32))
+        has_loss = tf.cast(step.has_loss, tf.float32)
+        self.data_loss.update_state(step.losses, sample_weight=has_loss)
 
     def reset(self):
-        for metric in [*self.shown, self.data_loss]:
+        for metric in [*self.shown, self.misfits, self.data_loss]:
             metric.reset_state()
 
     def result(self):

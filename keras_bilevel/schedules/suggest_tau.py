@@ -31,9 +31,11 @@ def suggest_tau(pred_probs, labels, level=0.95, seed=0):
     Args:
         pred_probs: Float array of shape `(n, num_classes)`, the predicted
             probabilities (after the softmax) of examples that the network was
-            not trained on.
+            not trained on; or, of shape `(n,)` or `(n, 1)`, the probability
+            of class 1 of two (after the sigmoid).
         labels: The given, noisy labels: integers of shape `(n,)` or
-            `(n, 1)`, or one-hot.
+            `(n, 1)`, or one-hot. Of two classes with one probability they
+            may be booleans or floats as well.
         level: Float, how often such intervals hold. Defaults to `0.95`.
         seed: Integer, of the bootstrap. Defaults to `0`.
 
@@ -64,6 +66,7 @@ def suggest_tau(pred_probs, labels, level=0.95, seed=0):
             "Invalid value for argument `level`. Expected a float between 0 "
             f"and 1. Received: level={level}"
         )
+    pred_probs, labels = _from_sigmoid(pred_probs, labels)
     pred_probs = _read_probabilities(pred_probs)
     cells = _count(pred_probs, _read_labels(labels, pred_probs.shape))
     # With fixed thresholds a bootstrap sample is a draw of the cells' counts.
@@ -112,8 +115,26 @@ def _noise(cells):
     return np.sum(sizes * rates, -1) / np.maximum(np.sum(sizes, -1), 1)
 
 
+def _from_sigmoid(pred_probs, labels):
+    """The probabilities of two classes, where one column gives them."""
+    pred_probs, labels = np.asarray(pred_probs, "float64"), np.asarray(labels)
+    if pred_probs.size == 0 or pred_probs.shape[1:] not in ((), (1,)):
+        return pred_probs, labels
+    second = pred_probs.reshape(-1)
+    if not np.all((second >= 0) & (second <= 1)):
+        raise ValueError(
+            "Invalid value for argument `pred_probs`. Expected probabilities "
+            "of class 1 of two, in [0, 1]. Received: one column of numbers "
+            f"from {np.min(second)} to {np.max(second)}. Apply "
+            "`keras.ops.sigmoid` to logits."
+        )
+    # The labels of a sigmoid are often floats.
+    if labels.dtype.kind in "bf" and np.all((labels == 0) | (labels == 1)):
+        labels = labels.astype("int64")
+    return np.stack([1 - second, second], axis=1), labels
+
+
 def _read_probabilities(pred_probs):
-    pred_probs = np.asarray(pred_probs, "float64")
     if pred_probs.ndim != 2 or 0 in pred_probs.shape:
         raise ValueError(
             "Invalid value for argument `pred_probs`. Expected shape "

@@ -124,7 +124,11 @@ class DeepBilevel(Weighting):
         system = gram / self.lambda_ + ridge[:, None, None] * ops.eye(
             gram.shape[-1]
         )
-        return ops.solve(system, alignment[..., None])[..., 0]
+        # A gradient that overflows must be seen, and cannot be solved with.
+        is_finite = ops.all(ops.isfinite(system), axis=(-2, -1), keepdims=True)
+        system = ops.where(is_finite, system, ops.eye(gram.shape[-1]))
+        weights = ops.solve(system, alignment[..., None])
+        return ops.where(is_finite, weights, float("nan"))[..., 0]
 
     def get_config(self):
         return {

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_bilevel.rows import read_rows
+from keras_bilevel.rows import write_rows
 from keras_bilevel.weighting.weighting import Weighting
 
 
@@ -108,14 +110,15 @@ class Soseleto(Weighting, keras.layers.Layer):
         return ops.convert_to_numpy(self.cumulative)
 
     def recall(self, ids):
-        return ops.take(self.alpha, ids)[None]
+        return read_rows(self.alpha, ids)[None]
 
     def update(self, ids, statistics, learning_rate):
-        move = self.alpha_lr * learning_rate * statistics["alignment"][0]
-        # An example that is in the batch twice moves twice.
-        moves = ops.scatter(ids[:, None], move, (self.num_examples,))
-        self.alpha.assign(ops.clip(self.alpha + moves, *self.clip))  # Eq. 5
-        self.cumulative.assign(self.cumulative + moves)
+        moves = self.alpha_lr * learning_rate * statistics["alignment"][0]
+        moves = _summed(moves, ids)
+        alpha = read_rows(self.alpha, ids) + moves
+        write_rows(self.alpha, ids, ops.clip(alpha, *self.clip))  # Eq. 5
+        cumulative = read_rows(self.cumulative, ids) + moves
+        write_rows(self.cumulative, ids, cumulative)
 
     def load_own_variables(self, store):
         # Keras tries several places and reports the last one's error.
@@ -138,6 +141,16 @@ class Soseleto(Weighting, keras.layers.Layer):
             "clip": self.clip,
             "update_weights_first": self.update_weights_first,
         }
+
+
+def _summed(moves, ids):
+    """Sums the moves of an example that is in the batch more than once."""
+    order = ops.argsort(ids)
+    ids, moves = ops.take(ids, order), ops.take(moves, order)
+    is_next = ops.concatenate([ids[:1] != ids[:1], ids[1:] != ids[:-1]])
+    number = ops.cumsum(ops.cast(is_next, "int32"))
+    sums = ops.segment_sum(moves, number, num_segments=ids.shape[0])
+    return ops.take(ops.take(sums, number), ops.argsort(order))
 
 
 def _check(num_examples, alpha_lr, initial, clip):

@@ -230,11 +230,52 @@ def test_labels_error(labels, name):
         FLIPS[name](labels)
 
 
+@pytest.mark.parametrize("names", [[1, 2, 3], [-1, 1], [7, 0x7F00, 5]])
+@pytest.mark.parametrize("name", ["symmetric", "pair_flip", "uniform"])
+def test_labels_that_do_not_start_at_zero(names, name):
+    names = np.sort(names)
+    places = make_labels(num_classes=len(names))
+    expected, expected_mask = FLIPS[name](places, seed=0)
+    for labels in (names[places], names[places].astype("int16")[:, None]):
+        noisy, mask = FLIPS[name](labels, seed=0)
+        assert noisy.dtype == labels.dtype
+        np.testing.assert_array_equal(
+            noisy, names[expected].reshape(labels.shape)
+        )
+        np.testing.assert_array_equal(mask, expected_mask)
+
+
+def test_given_classes_start_at_zero():
+    labels = np.array([1, 2, 3])
+    assert noise.pair_flip(labels, 1.0, 4)[0].tolist() == [2, 3, 0]
+    for function in (noise.uniform, lambda y, n: noise.symmetric(y, 0.5, n)):
+        with pytest.raises(ValueError, match=r"in \[0, 3\).*from 1 to 3"):
+            function(labels, 3)
+    with pytest.raises(ValueError, match=r"in \[0, 3\).*from 1 to 3"):
+        noise.confusion(labels, MATRIX)
+    both = noise.pair_flip(np.array([True, True]), 1.0)[0]
+    assert both.tolist() == [False, False]
+
+
+def test_labels_of_tokens_and_names_error():
+    for labels in (np.zeros((4, 5), int), np.array(["a", "b"])):
+        with pytest.raises(ValueError, match=r"reshape\(-1\).*np.unique"):
+            noise.uniform(labels)
+
+
+def test_predicted_labels_are_columns_of_the_network():
+    x = np.zeros((2, 4), "float32")
+    noisy, _ = noise.predicted(make_model(), x, np.array([1, 2]), seed=0)
+    assert set(noisy) <= {0, 1, 2}
+    with pytest.raises(ValueError, match=r"in \[0, 3\).*from 1 to 3"):
+        noise.predicted(make_model(), x, np.array([1, 3]), seed=0)
+
+
 def test_classes_error():
     with pytest.raises(ValueError, match="classes from 0 to 2"):
         noise.symmetric(np.array([0, 2]), 0.5, num_classes=2)
     with pytest.raises(ValueError, match="classes from -1"):
-        noise.uniform(np.array([-1, 2]))
+        noise.uniform(np.array([-1, 2]), num_classes=3)
     with pytest.raises(ValueError, match="`num_classes`"):
         noise.symmetric(np.zeros(5, int), 0.5)
     with pytest.raises(ValueError, match="width"):

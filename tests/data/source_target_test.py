@@ -396,7 +396,7 @@ def test_infinite_target_error():
         (np.zeros(60), np.zeros(59, int)),
         ({"a": np.zeros(60), "b": np.zeros(59)}, np.zeros(60, int)),
         (np.zeros(60), np.zeros(60, int), np.ones(59)),
-        (np.zeros(60), [0] * 60),
+        (np.zeros(60), [0] * 59),
     ],
 )
 def test_lengths_error(data):

@@ -1,3 +1,5 @@
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -206,11 +208,28 @@ def test_argument_error(arguments, message):
         np.array([0.0, 1.0] * 25),
         np.array(["a", "b"] * 25),
         {"class": np.zeros(50, int)},
+        np.zeros((50, 6), int),
+        np.zeros((50, 4, 4), int),
     ],
-    ids=["regression", "soft", "multi_label", "float", "string", "dict"],
+    ids=[
+        "regression",
+        "soft",
+        "multi_label",
+        "float",
+        "string",
+        "dict",
+        "tokens",
+        "pixels",
+    ],
 )
 def test_labels_that_are_no_class_error(labels):
-    with pytest.raises(ValueError, match="`stratify_by`.*a function that maps"):
+    if isinstance(labels, dict):
+        received = "a dict"
+    else:
+        kind = {"f": "float32"}.get(labels.dtype.kind, labels.dtype)
+        received = re.escape(f"dtype {kind} and shape {labels.shape}")
+    message = f"`stratify_by`.*a function that maps.*Received: y of {received}"
+    with pytest.raises(ValueError, match=message):
         stratified_batches((np.zeros((50, 2)), labels), 2, 2)
 
 
@@ -220,7 +239,7 @@ def test_labels_that_are_no_class_error(labels):
         (np.zeros(10), np.zeros(9, int)),
         ({"a": np.zeros(10), "b": np.zeros(9)}, np.zeros(10, int)),
         (np.zeros(10), np.zeros(10, int), np.ones(9)),
-        (np.zeros(10), [0] * 10),
+        (np.zeros(10), [0] * 9),
     ],
 )
 def test_lengths_error(data):

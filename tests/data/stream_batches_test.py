@@ -218,6 +218,47 @@ def test_unknown_inner_shape():
     assert next(iter(dataset))[0].shape == (12, 2, 3)
 
 
+def stream_of_lengths(lengths):
+    labels = np.arange(len(lengths)) % 2
+    return tf.data.Dataset.from_generator(
+        lambda: ((np.ones(n), y) for n, y in zip(lengths, labels)),
+        output_signature=(
+            tf.TensorSpec([None], "float32"),
+            tf.TensorSpec([], "int64"),
+        ),
+    )
+
+
+def test_varied_lengths_error_before_the_first_step():
+    with pytest.raises(ValueError, match="varied shapes.*padded_batch"):
+        stratified_batches(stream_of_lengths([1, 2, 3] * 20), **SIZES)
+    dataset = stratified_batches(stream_of_lengths([2] * 40 + [3]), **SIZES)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="padded_batch"):
+        next(iter(dataset))
+    padded = stream_of_lengths([1, 2, 3] * 20).padded_batch(7, ([4], []))
+    batch_x, labels = next(iter(stratified_batches(padded.unbatch(), **SIZES)))
+    assert batch_x.shape == (12, 4)
+    assert_stratified(labels)
+
+
+def test_errors_of_the_dataset_itself_are_left_alone():
+    stream = stream_of_lengths([2] * 60).map(
+        lambda x, y: (tf.debugging.check_numerics(x / 0, "mine"), y)
+    )
+    with pytest.raises(tf.errors.InvalidArgumentError, match="mine"):
+        stratified_batches(stream, **SIZES)
+
+
+def test_sparse_and_ragged_streams_error():
+    labels = np.arange(60) % 2
+    for x, message in (
+        (tf.sparse.from_dense(np.eye(60)), "to_dense"),
+        (tf.ragged.constant([[1], [1, 2]] * 30), "to_tensor"),
+    ):
+        with pytest.raises(ValueError, match=f"dense tensors.*{message}"):
+            stratified_batches(make_stream(x, labels), **SIZES)
+
+
 def test_an_infinite_stream_goes_on():
     dataset = stratified_batches(
         make_stream().repeat(), **SIZES, shuffle_buffer=40
@@ -229,12 +270,20 @@ def test_an_infinite_stream_goes_on():
 
 def test_fit_takes_the_batches():
     x, y = make_data()
-    model = keras.Sequential([keras.layers.Dense(3)])
-    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(True))
-    dataset = stratified_batches(make_stream(x[:, None], y), **SIZES)
-    model.fit(
-        dataset.repeat(), epochs=2, steps_per_epoch=9, shuffle=False, verbose=0
-    )
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(3)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.0), loss)
+    dataset = stratified_batches(
+        make_stream(x[:, None] / 150, y), **SIZES, shuffle=False
+    ).repeat()
+    history = model.fit(
+        dataset, epochs=2, steps_per_epoch=9, shuffle=False, verbose=0
+    ).history
+    # Nothing is learned, and the second epoch goes on where the first ended.
+    losses = [loss(y_1, model(x_1)) for x_1, y_1 in dataset.take(18)]
+    expected = np.mean(np.reshape(losses, (2, 9)), axis=1)
+    np.testing.assert_allclose(history["loss"], expected, rtol=1e-5)
+    assert int(model.optimizer.iterations) == 18
 
 
 def rare_stream():

@@ -52,18 +52,33 @@ def test_there_and_back(name, prefix):
     np.testing.assert_allclose(again(TIMES), schedule(TIMES), atol=1e-6)
 
 
+def with_sum_one(values):
+    """Only the ratios of the alphas of S2E matter."""
+    total = sum(v for key, v in values.items() if "alpha" in key)
+    return {k: v / total if "alpha" in k else v for k, v in values.items()}
+
+
+def check_made(schedule, hp):
+    schedule.check_epochs(EPOCHS)
+    shares = schedule(TIMES)
+    assert np.shape(shares) == np.shape(TIMES)
+    assert np.all((shares >= 0) & (shares <= 1))
+    again = with_sum_one(schedule.to_hyperparameters())
+    assert again == pytest.approx(with_sum_one(hp.values))
+
+
 @pytest.mark.parametrize("name", list(SEARCHABLE))
 def test_samples_and_defaults_are_schedules(name):
     schedule, options = SEARCHABLE[name]
     make = type(schedule).from_hyperparameters
     hp = hyperparameters()
-    make(hp, EPOCHS, **options).check_epochs(EPOCHS)
+    check_made(make(hp, EPOCHS, **options), hp)
     for seed in range(5):
         hp.values = {
             entry.name: entry.random_sample(seed + 10 * i)
             for i, entry in enumerate(hp.space)
         }
-        make(hp, EPOCHS, **options).check_epochs(EPOCHS)
+        check_made(make(hp, EPOCHS, **options), hp)
 
 
 def test_names_and_ranges_of_s2e():

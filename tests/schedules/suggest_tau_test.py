@@ -79,6 +79,21 @@ def test_kinds_of_labels():
     assert other.tau == expected.tau and other != expected
 
 
+def test_one_sigmoid_column_is_two_classes():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(2, size=400)
+    second = np.clip(0.8 * labels + rng.normal(0.1, 0.2, 400), 0, 1)
+    noisy = np.where(rng.random(400) < 0.2, 1 - labels, labels)
+    both = np.stack([1 - second, second], axis=1)
+    expected = schedules.suggest_tau(both, noisy)
+    assert expected.low < np.mean(noisy != labels) < expected.high
+    for probs in (second, second[:, None]):
+        for kind in ("int64", "bool", "float32"):
+            given = noisy.astype(kind)
+            assert schedules.suggest_tau(probs, given) == expected
+            assert schedules.suggest_tau(probs, given[:, None]) == expected
+
+
 def test_classes_without_examples():
     probs, labels, _ = predictions(0.2, size=300)
     wide = np.pad(probs, ((0, 0), (0, 3)))
@@ -90,7 +105,11 @@ def test_classes_without_examples():
 @pytest.mark.parametrize(
     "pred_probs, labels, message",
     [
-        (np.zeros(3), [0, 1, 2], r"Expected shape \(n, num_classes\)"),
+        (np.zeros((3, 1, 1)), [0, 1, 2], r"Expected shape \(n, num_classes\)"),
+        (np.zeros(3), [0, 1, 2], r"integers in \[0, 2\)"),
+        ([0.2, 0.9], [0.0, 0.5], "integers in"),
+        ([0.2, np.nan], [0, 1], "sigmoid"),
+        ([[-3.0], [2.0]], [0, 1], "from -3.0 to 2.0.*sigmoid"),
         (np.zeros((0, 2)), [], r"Expected shape \(n, num_classes\)"),
         ([[3.0, -1.0]], [0], "softmax"),
         ([[1.5, -0.5]], [0], "softmax"),

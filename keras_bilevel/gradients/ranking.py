@@ -1,5 +1,6 @@
 """The loss of each example of a batch, to rank and to pick examples by."""
 
+import keras
 import tensorflow as tf
 
 from keras_bilevel.gradients import compiled_losses
@@ -59,6 +60,20 @@ class ExampleLosses:
             shares.append(tf.math.divide_no_nan(counted, everything))
         share = tf.add_n(shares) / len(shares)
         return share, share != 0
+
+    def numbers_that_count(self):
+        """Returns which numbers of the loss count, for each output.
+
+        Returns:
+            List with a boolean tensor of shape `(batch_size, ...)` for each
+            output, and `None` for one without a loss; or `None` where there
+            are no compiled losses.
+        """
+        if not self._outputs:
+            return None
+        counts = {o.path: o.terms[1] != 0 for o in self._outputs}
+        paths = [p for p, _ in keras.tree.flatten_with_path(self._y_pred)]
+        return [counts.get(path) for path in paths]
 
     def mean_over(self, kept, per_replica=False):
         """Returns the batch, weighed so that its loss is that of a part of it.

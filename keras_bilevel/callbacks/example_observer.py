@@ -30,6 +30,11 @@ class ExampleObserver(Observer):
             )
         self.num_examples = num_examples
 
+    def forget(self):
+        """Forgets what was seen, for other data."""
+        for variable in self._labels():
+            variable.assign(tf.zeros_like(variable.value))
+
     def check(self, num_examples):
         if num_examples > self.num_examples:
             raise ValueError(

@@ -258,3 +258,26 @@ def test_other_ways_to_run_a_step(run):
     assert np.isfinite(history.example_scores).sum() >= 48
     with pytest.raises(ValueError, match=MESSAGE):
         model.fit(x, (y + 1) % 3, batch_size=16, verbose=0, callbacks=[history])
+
+
+@pytest.mark.parametrize("is_fixed", [True, False])
+def test_weights_of_a_shuffled_source_are_an_error(is_fixed):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(64, 5)).astype("float32")
+    y = rng.integers(0, 3, 64)
+    source = tf.data.Dataset.from_tensor_slices((x, y))
+    if not is_fixed:
+        source = source.shuffle(64)
+    batches = kb.data.source_target_batches(source, (x[:8], y[:8]), 16, 8)
+    model = kb.BilevelModel(
+        keras.Sequential([keras.Input((5,)), keras.layers.Dense(3, "softmax")]),
+        kb.weighting.Soseleto(64),
+    )
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    if is_fixed:
+        for _ in range(2):
+            model.fit(batches, epochs=2, verbose=0)
+        assert np.all(model.weighting.example_scores != 0)
+        return
+    with pytest.raises(ValueError, match="same example in each epoch"):
+        model.fit(batches, epochs=2, verbose=0)

@@ -444,8 +444,9 @@ simple(
     True,
     convolution_3d=lambda: layers.Conv3D(3, 2, activation="tanh"),
     transposed_3d=lambda: layers.Conv3DTranspose(2, 2, strides=(2, 1, 1)),
-    max_3d=lambda: layers.MaxPooling3D(2, padding="same"),
-    mean_3d=lambda: layers.AveragePooling3D((2, 1, 2)),
+    # TensorFlow has no float64 of these two on a CPU.
+    max_3d=lambda: layers.MaxPooling3D(2, padding="same", dtype="float32"),
+    mean_3d=lambda: layers.AveragePooling3D((2, 1, 2), dtype="float32"),
     global_max_3d=lambda: layers.GlobalMaxPooling3D(),
     global_mean_3d=lambda: layers.GlobalAveragePooling3D(),
 )

@@ -6,12 +6,13 @@ import tensorflow as tf
 
 from keras_bilevel.gradients import losses
 from keras_bilevel.gradients import state
-from keras_bilevel.gradients.step import Batch
 from keras_bilevel.gradients.structure import map_tensors
 from keras_bilevel.gradients.structure import tensors
 
 # A product of two such numbers is no float32.
 _HUGE = 1e18
+
+_PARTS = ("x", "y", "sample_weight")
 
 
 def without_bad(network, batch, scale):
@@ -19,9 +20,9 @@ def without_bad(network, batch, scale):
 
     An example that is to weigh 0 must not be in the batch at all: 0 * NaN is
     NaN, and BatchNorm would spread it. Bad is what has a loss or a gradient
-    that is not finite: behind a ReLU only the gradient may be. That is found
-    out example by example, only for those whose data are not finite or huge,
-    which they may be by intent (NaN for "missing").
+    that is not finite: behind a ReLU only the gradient may be. That is looked
+    for only among those whose data are not finite or huge, which they may be
+    by intent (NaN for "missing").
 
     Args:
         network: The `Wrapper` of the network.
@@ -41,9 +42,8 @@ def without_bad(network, batch, scale):
     suspect = tf.reduce_any([_has_extremes(t) for t in floats], axis=0)
 
     def replace():
-        good = _find_good(network, parts, suspect)
-        row = tf.argmax(tf.cast(good, tf.int32))
-        return good, [_where(good, t, tf.gather(t, row)) for t in flat]
+        good = _find_good(network, batch, suspect)
+        return good, tensors(_replaced(batch, good))
 
     good, replaced = tf.cond(
         tf.reduce_any(suspect), replace, lambda: (everything, flat)
@@ -60,51 +60,49 @@ def _has_extremes(values):
     return ~tf.reduce_all(tf.abs(tf.cast(values, tf.float32)) < _HUGE, axis=1)
 
 
-def _find_good(network, parts, suspect):
+def _find_good(network, batch, suspect):
     """Returns which examples have a finite loss and gradient, `(batch_size,)`.
 
-    Each suspect is alone in a batch, in inference mode.
+    Both are taken in inference mode, where examples are apart. If the gradient
+    of those with a finite loss is not finite, all suspects are bad: it is not
+    taken of each of them.
     """
     moving = state.moving_statistics(network)
     before = state.read(moving)
-    size = suspect.shape[0] if suspect.shape[0] else tf.shape(suspect)[0]
-    found = tf.TensorArray(tf.bool, size, element_shape=[])
-
-    def look(row, found):
-        is_good = tf.cond(
-            tf.gather(suspect, row),
-            lambda: _is_good(network, _alone(network, parts, row)),
-            lambda: tf.constant(True),
-        )
-        return row + 1, found.write(row, is_good)
-
-    _, found = tf.while_loop(
-        lambda row, _: row < size,
-        look,
-        (0, found),
-        parallel_iterations=1,
-        maximum_iterations=suspect.shape[0],
-    )
-    state.write(moving, before)
-    return tf.ensure_shape(found.stack(), suspect.shape)
-
-
-def _alone(network, parts, row):
-    """Returns a `Batch` of one example, as often as the network demands."""
-    inputs = getattr(network.model, "inputs", None) or [None]
-    times = getattr(inputs[0], "shape", [None])[0] or 1
-    rows = tf.fill((times,), row)
-    return Batch(*map_tensors(lambda t: tf.gather(t, rows), parts))
-
-
-def _is_good(network, batch):
-    ones = tf.ones(tf.shape(tensors(batch.x)[0])[:1])
-    part = losses.weighted(batch, ones)
+    ones = tf.ones(tf.shape(suspect))
     with tf.GradientTape() as tape:
-        _, loss = losses.data_loss(network, part, training=False)
+        tape.watch(ones)
+        loss = _loss(network, batch, ones)
+    slopes = tape.gradient(loss, ones)
+    losses.check_weighed(network, slopes)
+    good = ~suspect | tf.math.is_finite(slopes)
+    rest = dataclasses.replace(
+        batch, **dict(zip(_PARTS, _replaced(batch, good)))
+    )
+    with tf.GradientTape() as tape:
+        loss = _loss(network, rest, tf.cast(suspect & good, tf.float32))
     gradient = tape.gradient(loss, network.trainable_variables)
-    return state.all_finite(
-        [loss, *(tf.convert_to_tensor(g) for g in gradient if g is not None)]
+    state.write(moving, before)
+    # Alignments are products of two gradients.
+    squares = [
+        tf.reduce_sum(tf.square(tf.cast(tf.convert_to_tensor(g), tf.float32)))
+        for g in gradient
+        if g is not None
+    ]
+    return good & (~suspect | state.all_finite(squares))
+
+
+def _loss(network, batch, weights):
+    part = losses.weighted(batch, weights)
+    return losses.data_loss(network, part, training=False)[1]
+
+
+def _replaced(batch, good):
+    """Returns `(x, y, sample_weight)` with a good example for each bad one."""
+    row = tf.argmax(tf.cast(good, tf.int32))
+    return map_tensors(
+        lambda t: _where(good, t, tf.gather(t, row)),
+        tuple(getattr(batch, name) for name in _PARTS),
     )
 
 

@@ -65,8 +65,8 @@ class PerExampleLoss(keras.losses.Loss):
     def _rank(self, y_true, y_pred):
         key = tuple(_kind(t) for t in keras.tree.flatten((y_true, y_pred)))
         if key not in self._ranks:
-            spec = values_spec(self.loss, y_true, y_pred)
-            self._ranks[key] = len(spec.shape)
+            shape = numbers_shape(self.loss, y_true, y_pred)
+            self._ranks[key] = shape.rank
         return self._ranks[key]
 
 
@@ -232,12 +232,8 @@ def check_per_example(model, y, y_pred):
     for output in outputs_of(model, y, y_pred):
         loss = output.loss
         check_linear(loss)
-        # What follows the batch is unknown where the batch is.
-        parts = keras.tree.map_structure(
-            _of_any_size, (output.y, output.y_pred)
-        )
-        shape = values_spec(loss, *parts).shape
-        if len(shape) == 0 or shape[0] is not None:
+        shape, size = _shape_and_size(output)
+        if len(shape) == 0 or shape[0] != size:
             raise ValueError(
                 "Expected a loss with a number, or several, for each example: "
                 f"shape (batch_size, ...). Received: loss `{loss.name}` of "
@@ -249,6 +245,17 @@ def check_per_example(model, y, y_pred):
                 "for images, and outputs of shape (batch_size,) need a last "
                 "axis of 1."
             )
+
+
+def _shape_and_size(output):
+    """Returns the shape of an output's loss, and its size for each example."""
+    if tf.executing_eagerly():
+        # What runs eagerly may not be traced.
+        size = keras.tree.flatten(output.y_pred)[0].shape[0]
+        return numbers_shape(output.loss, output.y, output.y_pred), size
+    # What follows the batch is unknown where the batch is.
+    parts = keras.tree.map_structure(_of_any_size, (output.y, output.y_pred))
+    return numbers_shape(output.loss, *parts), None
 
 
 def check_linear(loss):
@@ -268,8 +275,8 @@ def check_linear(loss):
             )
 
 
-def values_spec(loss, y, y_pred):
-    """Returns the shape and type of a loss before its reduction.
+def numbers_shape(loss, y, y_pred):
+    """Returns the shape of a loss before its reduction.
 
     Args:
         loss: A `keras.losses.Loss`.
@@ -277,17 +284,22 @@ def values_spec(loss, y, y_pred):
         y_pred: Predictions, likewise.
 
     Returns:
-        `keras.KerasTensor`.
+        `tf.TensorShape`.
     """
 
     def numbers(y, y_pred):
         y, y_pred = keras.tree.map_structure(
             lambda t: ops.convert_to_tensor(t, dtype=loss.dtype), (y, y_pred)
         )
-        return loss.call(y, y_pred)
+        return ops.convert_to_tensor(loss.call(y, y_pred))
 
-    symbolic = keras.tree.map_structure(_symbolic, (y, y_pred))
-    return _Symbolic(numbers).compute_output_spec(*symbolic)
+    if tf.executing_eagerly():
+        return numbers(y, y_pred).shape
+    specs = keras.tree.map_structure(
+        lambda t: tf.TensorSpec(*_kind(t)), (y, y_pred)
+    )
+    traced = tf.function(numbers, autograph=False)
+    return traced.get_concrete_function(*specs).output_shapes
 
 
 def expanded(weights, rank):

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from keras_bilevel.gradients import calls
 from keras_bilevel.gradients import losses
+from keras_bilevel.gradients import replicas
 from keras_bilevel.gradients import second_derivatives
 
 # Negligible beside any other weight, in float32, but not 0: deltas survive.
@@ -20,6 +21,14 @@ _MOST_MISFIT = 1e-4
 _MOST_MISFIT_OF_HALF = 0.1
 
 second_derivatives.register()
+
+
+def is_spread(network):
+    """Returns whether examples meet those of other replicas in a network."""
+    return replicas.num_replicas() > 1 and any(
+        getattr(layer, "synchronized", False)
+        for layer in network._flatten_layers()
+    )
 
 
 def most_misfit(network):
@@ -137,7 +146,7 @@ class _Double(_Pass):
             ) from error
         self.gradient = [scale.down(g) for g in gradient]
         self.evidence = self.gradient
-        if not losses.has_other_parts(network):
+        if not (losses.has_other_parts(network) or is_spread(network.model)):
             self._compare(alignment, scale.down(projection), self.gradient)
         self._read(loss, scale.down(self._slopes), alignment * length)
 

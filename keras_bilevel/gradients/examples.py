@@ -8,9 +8,9 @@ from keras_bilevel.gradients import losses
 from keras_bilevel.gradients import replicas
 from keras_bilevel.gradients import state
 from keras_bilevel.gradients.bad_examples import without_bad
-from keras_bilevel.gradients.ranking import of_kept
 from keras_bilevel.gradients.normalize import finite_or_zero
 from keras_bilevel.gradients.normalize import normalizer
+from keras_bilevel.gradients.ranking import of_kept
 from keras_bilevel.gradients.step import Step
 from keras_bilevel.gradients.step import Upper
 from keras_bilevel.weighting.weighting import Weighting
@@ -120,8 +120,8 @@ def walk(model, weighting, upper, lower, scale):
         upper=Upper(
             batch=upper,
             y_pred=y_pred,
-            loss=finite_or_zero(tf.cast(loss, tf.float32)),
-            has_loss=tf.math.is_finite(loss),
+            loss=tf.where(healthy, tf.cast(loss, tf.float32), 0.0),
+            has_loss=healthy,
         ),
         # The compiled metrics are those of the target network.
         shown=(

@@ -28,8 +28,8 @@ class Upper:
     Attributes:
         batch: The target `Batch`.
         y_pred: The predictions for it.
-        loss: Scalar tensor, its mean loss, 0 where it is not finite.
-        has_loss: Boolean scalar, whether it is finite.
+        loss: Scalar tensor, its mean loss, 0 where the step was dropped.
+        has_loss: Boolean scalar, whether it was not.
     """
 
     batch: Batch

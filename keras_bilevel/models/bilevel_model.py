@@ -140,7 +140,7 @@ class BilevelModel(Fitting, Wrapper):
         """One step of any weighting: Eq. 11 with the weights of Eq. 10."""
         upper, lower = self._split(data)
         self._build(upper, lower)
-        self._check_trainable()
+        self._check_networks_train()
         if not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
         scale = gradients.LossScale(self.optimizer)

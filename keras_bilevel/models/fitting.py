@@ -47,6 +47,10 @@ class Fitting(MultiWorker):
         return {}
 
     def _get_metrics_result_or_logs(self, logs):
+        count = self.distribute_strategy.num_replicas_in_sync
+        if self._own("test_step") is not None and count == 1:
+            # Its logs need not be those of its metrics.
+            return logs
         # The logs of a step are averaged over replicas, whatever they mean;
         # metrics know how. Keras asks them only where it knows all of them.
         results = {**self.get_metrics_result(), **self._step_results()}
@@ -124,6 +128,7 @@ class Fitting(MultiWorker):
             A `keras.callbacks.History`.
         """
         self._assert_compile_called("fit")
+        self._check_networks_train()
         self._check_epochs(epochs)
         validation_data = arrays.read_validation(validation_data)
         if arrays.are_arrays(x):

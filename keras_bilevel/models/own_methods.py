@@ -54,6 +54,21 @@ def check_stateless(network):
         )
 
 
+def check_accumulation(model):
+    """Raises `ValueError` for gradients summed over steps on replicas."""
+    optimizer = model.optimizer
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    steps = optimizer.gradient_accumulation_steps
+    if steps and model.distribute_strategy.num_replicas_in_sync > 1:
+        raise ValueError(
+            "Expected an optimizer without `gradient_accumulation_steps` under "
+            "several replicas: Keras applies it inside of a condition, where "
+            "replicas cannot wait for one another. Received: "
+            f"gradient_accumulation_steps={steps}. Take larger batches, or one "
+            "replica."
+        )
+
+
 class OwnMethods:
     """Trains with a network's own loss and metrics; a mixin.
 
@@ -93,15 +108,16 @@ class OwnMethods:
             self._share_with(network)
 
     def _share_with(self, network):
-        if not network.compiled:
-            keras.Model.compile(network, optimizer=None)
+        network.compiled = True
         network.loss = self.loss
         for name in ("_compile_loss", "_compile_metrics", "_loss_tracker"):
             object.__setattr__(network, name, getattr(self, name))
 
-    def _check_trainable(self):
-        """Raises `ValueError` where there is nothing to train."""
-        if not self.trainable_variables:
+    def _check_networks_train(self):
+        """Raises `ValueError` for networks that cannot be trained here."""
+        check_stateless(self)
+        check_accumulation(self)
+        if self.built and not self.trainable_variables:
             raise ValueError(
                 "Expected a network with trainable weights. Received: one "
                 "whose weights are all frozen. Set `trainable = True` on the "

@@ -179,7 +179,7 @@ class SelectionModel(Fitting, OwnMethods, keras.Model):
             if not network.built:
                 network.build_on(batch.x)
         self.built = True
-        self._check_trainable()
+        self._check_networks_train()
         if not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
         scale = gradients.LossScale(self.optimizer)

@@ -4,7 +4,6 @@ import keras
 
 from keras_bilevel import gradients
 from keras_bilevel.models.own_methods import OwnMethods
-from keras_bilevel.models.own_methods import check_stateless
 from keras_bilevel.models.own_methods import check_train_step
 from keras_bilevel.models.own_methods import is_own
 
@@ -26,7 +25,6 @@ class Wrapper(OwnMethods, keras.Model):
                 f"Received: model={model} (of type {type(model)})"
             )
         check_train_step(model)
-        check_stateless(model)
         # `compile` looks for mixed_float16 in the wrapper's own policy.
         kwargs.setdefault("dtype", model.dtype_policy)
         super().__init__(**kwargs)

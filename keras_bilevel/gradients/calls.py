@@ -91,14 +91,23 @@ def _keeps_rows_apart(layer):
     # A user's own activation may mix rows, too, and so may a normalisation.
     activation = getattr(layer, "activation", None)
     module = getattr(activation, "__module__", "keras").split(".")[0]
-    axes = keras.tree.flatten(getattr(layer, "axis", -1))
     return (
         type(layer) in _ROW_BY_ROW
         and module == "keras"
-        and 0 not in axes
+        and 0 not in _axes(layer)
         # It is a loss of all examples together.
         and getattr(layer, "activity_regularizer", None) is None
     )
+
+
+def _axes(layer):
+    """Returns the axes that a layer goes along, counted from the first."""
+    axes = keras.tree.flatten(getattr(layer, "axis", []))
+    if not axes:
+        return axes
+    # -2 is the batch where inputs are vectors.
+    shape = (layer.get_build_config() or {}).get("input_shape")
+    return [0] if shape is None else [axis % len(shape) for axis in axes]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,7 +30,15 @@ def functional():
     return keras.Model(x, layers.Dense(3)(layers.Add()([x, h])))
 
 
-@pytest.mark.parametrize("make", [tanh_network, functional])
+@pytest.mark.parametrize(
+    "make",
+    [
+        tanh_network,
+        functional,
+        lambda: along(axis=-1),
+        lambda: along(axis=(-2, -1), shape=(4, 3, 5)),
+    ],
+)
 def test_known_networks_keep_examples_apart(make):
     assert calls.keeps_rows_apart(make())
 
@@ -47,13 +55,17 @@ def test_known_networks_keep_examples_apart(make):
         lambda: keras.Sequential(
             [keras.Input((5,)), layers.Dense(3, activity_regularizer="l2")]
         ),
-        lambda: keras.Sequential(
-            [keras.Input(batch_shape=(4, 5)), layers.LayerNormalization(axis=0)]
-        ),
+        lambda: along(axis=0),
+        lambda: along(axis=-2),
     ],
 )
 def test_what_may_mix_examples_is_not(make):
     assert not calls.keeps_rows_apart(make())
+
+
+def along(axis, shape=(4, 5)):
+    layer = layers.LayerNormalization(axis=axis)
+    return keras.Sequential([keras.Input(batch_shape=shape), layer])
 
 
 def own_activation():

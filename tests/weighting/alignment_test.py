@@ -17,10 +17,13 @@ SOURCE, TARGET, CLASSES = 6, 4, 3
 @contextlib.contextmanager
 def float64():
     keras.config.set_floatx("float64")
+    # Layers ask for the policy, which stays what it was when first asked for.
+    keras.config.set_dtype_policy("float64")
     try:
         yield
     finally:
         keras.config.set_floatx("float32")
+        keras.config.set_dtype_policy("float32")
 
 
 def dense():

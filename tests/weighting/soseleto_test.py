@@ -603,3 +603,52 @@ def test_batches_of_different_sizes_are_fine():
     target = tf.data.Dataset.from_tensors(data()[1]).repeat()
     model.fit(tf.data.Dataset.zip(source, target), verbose=0)
     assert np.count_nonzero(model.weighting.example_scores) == 12
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_duplicates_move_by_the_sum_of_their_moves(first):
+    rng = np.random.default_rng(0)
+    weighting = kb.weighting.Soseleto(
+        9, alpha_lr=2.0, initial=0.5, update_weights_first=first
+    )
+    ids = np.array([3, 1, 3, 8, 1, 3, 0])
+    moves = rng.normal(size=7).astype("float32")
+    weighting.update(
+        tf.constant(ids), {"alignment": tf.constant(moves)[None]}, 0.25
+    )
+    sums = np.zeros(9)
+    np.add.at(sums, ids, 2.0 * 0.25 * moves.astype("float64"))
+    np.testing.assert_allclose(weighting.example_scores, sums, atol=1e-6)
+    np.testing.assert_allclose(
+        weighting.example_weights, np.clip(0.5 + sums, 0.0, 1.1), atol=1e-6
+    )
+
+
+def sizes_in_graph(function, *args):
+    """Returns the numbers in the shapes of all tensors of a traced function."""
+    graph = tf.function(function).get_concrete_function(*args).graph
+    definition = graph.as_graph_def(add_shapes=True)
+    nodes = [*definition.node]
+    for inner in definition.library.function:
+        nodes += inner.node_def
+    return {
+        dim.size
+        for node in nodes
+        for shape in node.attr["_output_shapes"].list.shape
+        for dim in shape.dim
+    }
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("make", [tanh_network, with_batch_norm])
+def test_step_makes_no_tensor_of_the_size_of_the_source_set(make, first):
+    size = 12347
+    weighting = kb.weighting.Soseleto(size, update_weights_first=first)
+    model = compiled(make(), weighting)
+    batch = keras.tree.map_structure(tf.constant, data(ids=range(7, 19)))
+    model.train_step(batch)  # What is built and checked at first is.
+    sizes = sizes_in_graph(model.train_step, batch)
+    assert 12 in sizes and size not in sizes
+    # Reading all weights would be seen.
+    read = sizes_in_graph(lambda: tf.reduce_sum(weighting.alpha.value + 0.0))
+    assert size in read

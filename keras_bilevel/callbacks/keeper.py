@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 
+from keras_bilevel import keras_private
+
 
 class Keeper(keras.callbacks.Callback):
     """A callback that keeps something over many steps or epochs.
@@ -21,7 +23,7 @@ class Keeper(keras.callbacks.Callback):
         raise NotImplementedError
 
     def __getstate__(self):
-        return {**vars(self), "_model": None}
+        return keras_private.without_model(self)
 
     def _check_seen(self, seen):
         """Raises `ValueError` unless something was seen."""

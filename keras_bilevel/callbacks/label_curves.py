@@ -5,6 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 
+from keras_bilevel import keras_private
 from keras_bilevel.callbacks import labels
 from keras_bilevel.callbacks import outputs
 from keras_bilevel.callbacks import scores
@@ -146,8 +147,9 @@ class LabelCurves(EpochCurves):
             # The labels of one output are enough. Predictions stand in for
             # all, to find out which loss belongs to it.
             all_y = y_pred
-            if not self.model._compile_loss.built:
-                self.model._compile_loss.build(all_y, y_pred)
+            compiled = keras_private.compiled_losses(self.model)
+            if not compiled.built:
+                compiled.build(all_y, y_pred)
         found = outputs_of(self.model, all_y, y_pred)
         return self._labelled(outputs.pick(found, self.output, self), y)
 

@@ -6,6 +6,7 @@ import numpy as np
 from keras import losses
 from keras import ops
 
+from keras_bilevel import keras_private
 from keras_bilevel.data.labels import is_one_hot
 from keras_bilevel.gradients.compiled_losses import expanded
 from keras_bilevel.gradients.compiled_losses import numbers_shape
@@ -165,8 +166,8 @@ def _function(loss):
 
 
 def _axis(loss):
-    # Not all losses have it as an attribute. Seen with Keras 3.12 to 3.15.
-    return getattr(loss, "_fn_kwargs", {}).get("axis", -1)
+    # Not all losses have it as an attribute.
+    return keras_private.loss_options(loss).get("axis", -1)
 
 
 def _probabilities(output):

@@ -1,5 +1,7 @@
 """Which of a model's outputs, each with its labels and loss, to watch."""
 
+from keras_bilevel import keras_private
+
 
 def observed_network(model):
     """Returns the network whose compiled losses belong to observed steps.
@@ -20,11 +22,11 @@ def check(model, output, watcher):
         watcher: The callback.
     """
     network = observed_network(model)
-    compiled = network._compile_loss
+    compiled = keras_private.compiled_losses(network)
     if compiled is None and network is model:
         pick([], output, watcher)
     elif compiled is not None and compiled.built:
-        pick(compiled._flat_losses, output, watcher)
+        pick(keras_private.loss_entries(compiled), output, watcher)
 
 
 def pick(outputs, output, watcher):

@@ -5,6 +5,8 @@ import threading
 import numpy as np
 import tensorflow as tf
 
+from keras_bilevel import keras_private
+
 
 class EpochCounter:
     """Counts the iterations over a dataset.
@@ -82,9 +84,7 @@ def attached(dataset, name):
         value = getattr(node, name, None)
         if value is not None and value not in found:
             found.append(value)
-        # tf.data's only door to the inputs of a dataset is a private one.
-        inputs = getattr(node, "_inputs", None)
-        todo.extend(inputs() if callable(inputs) else [])
+        todo.extend(keras_private.inputs_of(node))
     return found
 
 

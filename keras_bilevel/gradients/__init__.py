@@ -1,9 +1,9 @@
 """All that touches tapes and replicas; another backend means another one."""
 
 from keras_bilevel.gradients.applying import apply
-from keras_bilevel.gradients.compiled_losses import CompiledLosses
 from keras_bilevel.gradients.compiled_losses import MeanOfSome
 from keras_bilevel.gradients.compiled_losses import check_linear
+from keras_bilevel.gradients.compiled_losses import compile_losses
 from keras_bilevel.gradients.compiled_losses import example_losses
 from keras_bilevel.gradients.compiled_losses import outputs_of
 from keras_bilevel.gradients.examples import walk as walk_examples

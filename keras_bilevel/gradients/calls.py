@@ -15,6 +15,8 @@ import keras
 import tensorflow as tf
 from keras import layers
 
+from keras_bilevel import keras_private
+
 # Networks and layers that treat each row of a batch by itself. The types have
 # to be these exactly: a subclass may do anything.
 _ROW_BY_ROW = {
@@ -77,7 +79,7 @@ def keeps_rows_apart(network):
     Args:
         network: `keras.Model`, built.
     """
-    return all(_keeps_rows_apart(layer) for layer in network._flatten_layers())
+    return all(map(_keeps_rows_apart, keras_private.all_layers(network)))
 
 
 def _keeps_rows_apart(layer):
@@ -217,8 +219,9 @@ def recorded(network, variables):
     trainable = {id(variable) for variable in variables}
     calls = []
     changed = []
-    for layer in network._flatten_layers():
-        own = [v for v in layer._trainable_variables if id(v) in trainable]
+    for layer in keras_private.all_layers(network):
+        own = keras_private.own_trainable_variables(layer)
+        own = [v for v in own if id(v) in trainable]
         if own:
             # Inside of the layer, mixed precision would cast the values.
             values = _values(own)

@@ -14,23 +14,28 @@ from typing import Any
 import keras
 import tensorflow as tf
 from keras import ops
-from keras.src.trainers.compile_utils import CompileLoss
+
+from keras_bilevel import keras_private
 
 
-class CompiledLosses(CompileLoss):
-    """The compiled losses of a model, which take one weight per example.
+def compile_losses(model, loss, loss_weights):
+    """Lets a compiled model's losses take one weight per example.
 
-    `keras.src`'s class, seen with Keras 3.12 to 3.15, finds out which loss
-    belongs to which output; each loss is then put into a `PerExampleLoss`.
+    Args:
+        model: `keras.Model`, just compiled.
+        loss: As for `compile`.
+        loss_weights: As for `compile`.
     """
-
-    def build(self, y_true, y_pred):
-        super().build(y_true, y_pred)
-        self._flat_losses = [
-            entry._replace(loss=PerExampleLoss(entry.loss))
-            for entry in self._flat_losses
-        ]
-        self._metrics[:] = [MeanOfSome(name=m.name) for m in self._metrics]
+    losses = None
+    if loss is not None:
+        losses = keras_private.CompiledLosses(
+            loss,
+            loss_weights,
+            getattr(model, "output_names", None),
+            make_loss=PerExampleLoss,
+            make_tracker=lambda name: MeanOfSome(name=name),
+        )
+    keras_private.set_compiled(model, losses, MeanOfSome(name="loss"))
 
 
 class MeanOfSome(keras.metrics.Mean):
@@ -109,9 +114,7 @@ class OutputLoss:
             (self.y, self.y_pred),
         )
         numbers = self.loss.call(y_true, y_pred)
-        found = [
-            getattr(t, "_keras_mask", None) for t in (self.y_pred, numbers)
-        ]
+        found = [keras_private.mask_of(t) for t in (self.y_pred, numbers)]
         masks = [mask for mask in found if mask is not None]
         self.is_masked = len(masks) > 0
         numbers = ops.cast(numbers, "float32")
@@ -149,7 +152,7 @@ def outputs_of(model, y, y_pred, sample_weight=None):
     Returns:
         List, empty where there are no compiled losses.
     """
-    compiled = model._compile_loss
+    compiled = keras_private.compiled_losses(model)
     if compiled is None:
         return []
     if not compiled.built:
@@ -161,27 +164,16 @@ def outputs_of(model, y, y_pred, sample_weight=None):
         def note(y, y_pred, sample_weight):
             loss = getattr(entry.loss, "loss", entry.loss)
             weight = 1.0 if entry.loss_weights is None else entry.loss_weights
+            parts = y, y_pred, sample_weight
             found.append(
-                OutputLoss(
-                    entry.name,
-                    entry.path,
-                    loss,
-                    weight,
-                    y,
-                    y_pred,
-                    sample_weight,
-                )
+                OutputLoss(entry.name, entry.path, loss, weight, *parts)
             )
             return ops.zeros(())
 
-        return entry._replace(loss=note)
+        return note
 
-    # Keras matches outputs, labels and weights; nothing is tracked.
-    reader = object.__new__(type(compiled))
-    reader.__dict__.update(compiled.__dict__)
-    reader._flat_losses = [noting(entry) for entry in compiled._flat_losses]
-    reader._metrics = [None] * len(compiled._flat_losses)
-    reader(y, y_pred, sample_weight)
+    notes = [noting(entry) for entry in keras_private.loss_entries(compiled)]
+    keras_private.call_each_loss(compiled, notes, y, y_pred, sample_weight)
     return found
 
 

@@ -7,6 +7,7 @@ gradient u, exactly.
 
 import tensorflow as tf
 
+from keras_bilevel import keras_private
 from keras_bilevel.gradients import calls
 from keras_bilevel.gradients import losses
 from keras_bilevel.gradients import replicas
@@ -27,7 +28,7 @@ def is_spread(network):
     """Returns whether examples meet those of other replicas in a network."""
     return replicas.num_replicas() > 1 and any(
         getattr(layer, "synchronized", False)
-        for layer in network._flatten_layers()
+        for layer in keras_private.all_layers(network)
     )
 
 
@@ -39,7 +40,8 @@ def most_misfit(network):
     """
     halves = ("float16", "bfloat16")
     is_half = any(
-        layer.compute_dtype in halves for layer in network._flatten_layers()
+        layer.compute_dtype in halves
+        for layer in keras_private.all_layers(network)
     )
     return _MOST_MISFIT_OF_HALF if is_half else _MOST_MISFIT
 

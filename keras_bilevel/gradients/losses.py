@@ -6,6 +6,7 @@ import threading
 import keras
 import tensorflow as tf
 
+from keras_bilevel import keras_private
 from keras_bilevel.gradients import replicas
 from keras_bilevel.gradients.structure import map_tensors
 from keras_bilevel.gradients.structure import tensors
@@ -77,8 +78,7 @@ def data_loss_of(model, part, y_pred, training=True):
 
 
 def predictions(model, x, training=True):
-    mode = {"training": training} if model._call_has_training_arg else {}
-    return model(x, **mode)
+    return model(x, training=training)
 
 
 def loss(model, part, y_pred, training=True):
@@ -91,7 +91,7 @@ def loss(model, part, y_pred, training=True):
         training: Boolean.
     """
     x, y, sample_weight = part
-    return model._compute_loss(
+    return model.compute_loss(
         x=x,
         y=y,
         y_pred=y_pred,
@@ -171,7 +171,7 @@ def suspects(network):
     """
     own = [
         f"`{layer.name}` ({type(layer).__name__})"
-        for layer in network._flatten_layers(include_self=False)
+        for layer in keras_private.all_layers(network, include_self=False)
         if not type(layer).__module__.startswith("keras.")
         or type(layer) in (keras.layers.Lambda, keras.layers.Resizing)
         or not _is_keras_own(getattr(layer, "activation", None))

@@ -10,6 +10,7 @@ import collections
 
 import tensorflow as tf
 
+from keras_bilevel import keras_private
 from keras_bilevel.gradients import calls
 from keras_bilevel.gradients import losses
 from keras_bilevel.gradients import state
@@ -33,7 +34,7 @@ def can_share(model, weighting, scale):
         # One mask for all shards, not one for each example.
         and not weighting.same_dropout
         # A call is made again, outside of the layer: nothing may be cast.
-        and not any(_casts(layer) for layer in model.model._flatten_layers())
+        and not any(map(_casts, keras_private.all_layers(model.model)))
     )
 
 

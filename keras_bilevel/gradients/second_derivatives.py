@@ -8,7 +8,8 @@ registered here, for all of TensorFlow, unless it has them by then.
 """
 
 import tensorflow as tf
-from tensorflow.python.framework import ops
+
+from keras_bilevel import keras_private
 
 # A gradient of a resize is linear, and the resize is its derivative.
 _RESIZES = {
@@ -29,18 +30,24 @@ _RESIZES = {
 
 def register():
     """Registers the derivatives that are missing."""
-    registry = ops.gradient_registry
-    known = set(registry.list())
     for name, (resize, attributes) in _RESIZES.items():
-        if name not in known:
+        if _is_missing(name):
             tf.RegisterGradient(name)(_of_resize(resize, attributes))
-    if "SoftsignGrad" not in known:
+    if _is_missing("SoftsignGrad"):
         tf.RegisterGradient("SoftsignGrad")(_of_softsign)
-    if registry.lookup("ResizeBilinearGrad") is None:
+    if keras_private.registered_gradient("ResizeBilinearGrad") is None:
         # Registered as none, for which eager tapes keep no inputs: the
         # gradient itself has to be another one.
-        del registry._registry["ResizeBilinear"]
+        keras_private.unregister_gradient("ResizeBilinear")
         tf.RegisterGradient("ResizeBilinear")(_bilinear_gradient)
+
+
+def _is_missing(name):
+    try:
+        keras_private.registered_gradient(name)
+    except LookupError:
+        return True
+    return False
 
 
 def _of_resize(resize, attributes):

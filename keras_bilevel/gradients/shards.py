@@ -8,6 +8,7 @@ grow with the number of shards.
 import keras
 import tensorflow as tf
 
+from keras_bilevel import keras_private
 from keras_bilevel.gradients import losses
 from keras_bilevel.gradients import one_pass
 from keras_bilevel.gradients import replicas
@@ -268,7 +269,7 @@ def _synchronizes(model):
     """Returns whether layers wait for other replicas: no loop may do that."""
     return replicas.num_replicas() > 1 and any(
         getattr(layer, "synchronized", False)
-        for layer in model._flatten_layers()
+        for layer in keras_private.all_layers(model)
     )
 
 

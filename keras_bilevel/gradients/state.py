@@ -4,6 +4,8 @@ import contextlib
 
 import tensorflow as tf
 
+from keras_bilevel import keras_private
+
 
 def moving_statistics(*networks):
     """Returns the float variables that a forward pass may update.
@@ -16,12 +18,13 @@ def moving_statistics(*networks):
     """
     found = {}
     for network in networks:
-        for layer in network.model._flatten_layers():
-            for variable in layer._non_trainable_variables:
+        for layer in keras_private.all_layers(network.model):
+            for variable in keras_private.own_state_variables(layer):
                 if "float" in variable.dtype:
                     found[id(variable)] = variable
-        if network._compile_loss is not None:
-            for metric in network._compile_loss.metrics:
+        compiled = keras_private.compiled_losses(network)
+        if compiled is not None:
+            for metric in compiled.metrics:
                 found.update((id(v), v) for v in metric.variables)
     return list(found.values())
 
@@ -30,8 +33,8 @@ def seed_states(model):
     """Returns the state variables of the network's seed generators."""
     generators = {
         id(generator): generator
-        for layer in model._flatten_layers()
-        for generator in layer._seed_generators
+        for layer in keras_private.all_layers(model)
+        for generator in keras_private.seed_generators(layer)
     }
     return [generator.state for generator in generators.values()]
 

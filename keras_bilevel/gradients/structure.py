@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+from keras_bilevel import keras_private
+
 
 def tensors(structure):
     """Returns the tensors in a structure, without its empty places."""
@@ -25,11 +27,7 @@ def map_rows(function, y_pred):
     """
 
     def mapped(tensor):
-        result = function(tensor)
-        for name in ("_keras_mask", "_keras_logits"):
-            if getattr(tensor, name, None) is not None:
-                setattr(result, name, function(getattr(tensor, name)))
-        return result
+        return keras_private.map_companions(function, tensor, function(tensor))
 
     return map_tensors(mapped, y_pred)
 
@@ -52,7 +50,7 @@ def unstack(structure, count):
 def get_masks(y_pred):
     """Returns the Keras masks of predictions, a dict of place to mask."""
     places = enumerate(keras.tree.flatten(y_pred))
-    masks = {place: getattr(t, "_keras_mask", None) for place, t in places}
+    masks = {place: keras_private.mask_of(t) for place, t in places}
     return {place: mask for place, mask in masks.items() if mask is not None}
 
 
@@ -60,5 +58,5 @@ def set_masks(y_pred, masks):
     """Gives predictions the masks that `get_masks` found on their like."""
     tensors = keras.tree.flatten(y_pred)
     for place, mask in masks.items():
-        tensors[place]._keras_mask = mask
+        keras_private.set_mask(tensors[place], mask)
     return y_pred

@@ -9,6 +9,8 @@ import math
 
 import tensorflow as tf
 
+from keras_bilevel import keras_private
+
 
 class Layout:
     """Says where each variable's gradient lies in which group's vector.
@@ -113,6 +115,6 @@ def _owners(model):
     """Returns the position of the layer that owns a variable, by its id."""
     return {
         id(variable): position
-        for position, layer in enumerate(model._flatten_layers())
-        for variable in layer._trainable_variables
+        for position, layer in enumerate(keras_private.all_layers(model))
+        for variable in keras_private.own_trainable_variables(layer)
     }

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from keras_bilevel import gradients
+from keras_bilevel import keras_private
 from keras_bilevel.callbacks.example_observer import ExampleObserver
 from keras_bilevel.data.epochs import attached
 from keras_bilevel.models import arrays
@@ -146,7 +147,7 @@ class BilevelModel(Fitting, Wrapper):
         if not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
         scale = gradients.LossScale(self.optimizer)
-        trackers = OutputTrackers(self._compile_loss)
+        trackers = OutputTrackers(self)
         if self.weighting.unit == "shard":
             step = gradients.walk_shards(self, self.weighting, lower, scale)
         else:
@@ -183,7 +184,7 @@ class BilevelModel(Fitting, Wrapper):
         if self._source is None:
             return lower.x, lower.y, lower.sample_weight
         parts = (lower.x, lower.y, lower.sample_weight)
-        self._source._symbolic_build(data_batch=parts)
+        keras_private.build_symbolically(self._source, parts)
         return upper.x, upper.y, upper.sample_weight
 
     def _build(self, upper, lower):
@@ -209,7 +210,9 @@ class BilevelModel(Fitting, Wrapper):
             if self._source is not None:
                 # The compiled metrics are those of the target network.
                 seen, shown, other = step.upper, upper, lower
-        self._loss_tracker.update_state(shown[0], sample_weight=shown[1])
+        keras_private.loss_tracker(self).update_state(
+            shown[0], sample_weight=shown[1]
+        )
         self._step_metrics.update(step, other)
         batch = seen.batch
         logs = self.compute_metrics(

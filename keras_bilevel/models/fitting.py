@@ -48,7 +48,7 @@ class Fitting(MultiWorker):
         """Returns a dict of the metrics of training steps only."""
         return {}
 
-    def _get_metrics_result_or_logs(self, logs):
+    def logs_of_epoch(self, logs):
         count = self.distribute_strategy.num_replicas_in_sync
         if self._own("test_step") is not None and count == 1:
             # Its logs need not be those of its metrics.
@@ -58,7 +58,7 @@ class Fitting(MultiWorker):
         results = {**self.get_metrics_result(), **self._step_results()}
         if isinstance(logs, dict) and set(logs) == set(results):
             return results
-        return super()._get_metrics_result_or_logs(logs)
+        return super().logs_of_epoch(logs)
 
     def _data_seed(self):
         """Returns the seed of the order of arrays, one on all workers.
@@ -129,7 +129,8 @@ class Fitting(MultiWorker):
         Returns:
             A `keras.callbacks.History`.
         """
-        self._assert_compile_called("fit")
+        if not self.compiled:
+            raise ValueError("You must call `compile()` before `fit()`.")
         self._check_networks_train()
         self._check_epochs(epochs)
         validation_data = arrays.read_validation(validation_data)

@@ -13,9 +13,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_bilevel import gradients
+from keras_bilevel import keras_private
 
 
-class MultiWorker:
+class MultiWorker(keras_private.TrainerHooks):
     """Mends `keras.Model` under `tf.distribute`; a mixin."""
 
     def _parts_seen(self, batch):
@@ -28,10 +29,10 @@ class MultiWorker:
         parts = batch[:3] if isinstance(batch, tuple) else batch
         return keras.utils.unpack_x_y_sample_weight(parts)
 
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+    def build_on_first_batch(self, iterator, data_batch):
         # Keras averages the first batch over the replicas to get one: on
         # several workers a structure fails, and ids are no `x`, `y` or weight.
-        if self._distribute_strategy is None:
+        if not keras_private.has_strategy(self):
             self._build_before_trace(data_batch)
             return
         strategy = self.distribute_strategy
@@ -43,7 +44,7 @@ class MultiWorker:
                 )
                 break
         with strategy.scope():
-            self._symbolic_build(data_batch=self._parts_seen(data_batch))
+            keras_private.build_symbolically(self, self._parts_seen(data_batch))
 
     def _build_before_trace(self, batch):
         """Builds metrics and losses, where that needs no strategy.
@@ -53,12 +54,12 @@ class MultiWorker:
                 Nothing is done where these are not known.
         """
         leaves = keras.tree.flatten(batch)
-        if self._distribute_strategy is not None or self.run_eagerly:
+        if keras_private.has_strategy(self) or self.run_eagerly:
             return
         if batch is not None and all(_is_known(leaf) for leaf in leaves):
-            self._symbolic_build(data_batch=self._parts_seen(batch))
+            keras_private.build_symbolically(self, self._parts_seen(batch))
 
-    def _make_function(self, step_function):
+    def wrap_step(self, step_function):
         # On several workers Keras averages logs along their axis 0, which
         # scalars have not: https://github.com/keras-team/keras/issues/20585.
         has_workers = gradients.has_workers(self.distribute_strategy)
@@ -75,7 +76,7 @@ class MultiWorker:
                 lambda log: tf.convert_to_tensor(log)[None], logs
             )
 
-        return super()._make_function(step)
+        return step
 
 
 def _is_known(leaf):

@@ -9,9 +9,9 @@ import inspect
 
 import keras
 
-from keras_bilevel.gradients import CompiledLosses
-from keras_bilevel.gradients import MeanOfSome
+from keras_bilevel import keras_private
 from keras_bilevel.gradients import are_data_only
+from keras_bilevel.gradients import compile_losses
 from keras_bilevel.gradients import without_regularizers
 
 _USED = ("compute_loss", "compute_metrics", "test_step", "predict_step")
@@ -42,7 +42,7 @@ def check_stateless(network):
     """Raises `ValueError` for layers that go on from batch to batch."""
     found = [
         f"`{layer.name}` ({type(layer).__name__})"
-        for layer in network._flatten_layers()
+        for layer in keras_private.all_layers(network)
         if getattr(layer, "stateful", False)
     ]
     if found:
@@ -96,22 +96,10 @@ class OwnMethods:
     ):
         """Compiles the model; the arguments are those of `keras.Model`."""
         super().compile(optimizer, loss, loss_weights, **kwargs)
-        if loss is not None:
-            names = getattr(self, "output_names", None)
-            self._compile_loss = CompiledLosses(
-                loss, loss_weights, output_names=names
-            )
-        # Keras tracks what is set in the ordinary way.
-        object.__setattr__(self, "_loss_tracker", MeanOfSome(name="loss"))
+        compile_losses(self, loss, loss_weights)
         network = self._own(*_USED)
         if network is not None:
-            self._share_with(network)
-
-    def _share_with(self, network):
-        network.compiled = True
-        network.loss = self.loss
-        for name in ("_compile_loss", "_compile_metrics", "_loss_tracker"):
-            object.__setattr__(network, name, getattr(self, name))
+            keras_private.share_compiled(self, network)
 
     def _check_networks_train(self):
         """Raises `ValueError` for networks that cannot be trained here."""

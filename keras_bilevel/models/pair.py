@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_bilevel.keras_private import structure_of
+
 
 def is_functional(network):
     """Returns whether a network is a graph from inputs to outputs."""
@@ -12,7 +14,7 @@ def is_functional(network):
 
 def ends(network):
     """Returns inputs and outputs of a network in the user's structure."""
-    return _structure(network, "inputs"), _structure(network, "outputs")
+    return structure_of(network, "inputs"), structure_of(network, "outputs")
 
 
 def check_shared(target, source):
@@ -42,7 +44,7 @@ def get_config(target, source):
     places = {
         f"{name}_{end}": keras.tree.map_structure(
             lambda t, known=tensors[end]: _place(t, known),
-            _structure(network, end),
+            structure_of(network, end),
         )
         for name, network in (("target", target), ("source", source))
         for end in tensors
@@ -76,13 +78,6 @@ def split(config):
         )
         for part, name in zip(("target", "source"), config["names"])
     )
-
-
-def _structure(network, end):
-    """Returns the inputs or outputs in the structure of the user."""
-    # Keras 3.12 to 3.15 keep it here; a Sequential has one of each.
-    structure = getattr(network, f"_{end}_struct", None)
-    return getattr(network, end)[0] if structure is None else structure
 
 
 def _place(tensor, known):

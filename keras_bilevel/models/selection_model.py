@@ -3,6 +3,7 @@
 import keras
 
 from keras_bilevel import gradients
+from keras_bilevel import keras_private
 from keras_bilevel.callbacks import labels
 from keras_bilevel.models import arrays
 from keras_bilevel.models import batches
@@ -184,7 +185,7 @@ class SelectionModel(Fitting, OwnMethods, keras.Model):
         if not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
         scale = gradients.LossScale(self.optimizer)
-        trackers = OutputTrackers(self._compile_loss)
+        trackers = OutputTrackers(self)
         step = gradients.walk_selected(
             self._networks,
             self._select,
@@ -215,7 +216,9 @@ class SelectionModel(Fitting, OwnMethods, keras.Model):
         batch = step.batch
         # The loss is a mean over the kept: so it is over several steps.
         kept = gradients.reduce_sum(keras.ops.sum(step.weights[0]))
-        self._loss_tracker.update_state(step.losses[0], sample_weight=kept)
+        keras_private.loss_tracker(self).update_state(
+            step.losses[0], sample_weight=kept
+        )
         self._step_metrics.update(step)
         logs = self.compute_metrics(
             batch.x, batch.y, step.y_pred, sample_weight=batch.sample_weight
@@ -225,7 +228,7 @@ class SelectionModel(Fitting, OwnMethods, keras.Model):
     def _parts_seen(self, batch):
         parts = super()._parts_seen(batch)
         for network in self._networks:
-            network._symbolic_build(data_batch=parts)
+            keras_private.build_symbolically(network, parts)
         return parts
 
     def reset_metrics(self):

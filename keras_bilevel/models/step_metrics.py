@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from keras_bilevel import gradients
+from keras_bilevel import keras_private
 
 
 class OutputTrackers:
@@ -13,12 +14,12 @@ class OutputTrackers:
     weighed: that is undone.
 
     Args:
-        compiled_loss: The compiled losses of a model, or `None`.
+        model: A compiled `keras.Model`.
     """
 
-    def __init__(self, compiled_loss):
-        self._loss = compiled_loss
-        metrics = [] if compiled_loss is None else compiled_loss.metrics
+    def __init__(self, model):
+        self._loss = keras_private.compiled_losses(model)
+        metrics = [] if self._loss is None else self._loss.metrics
         self._variables = [v for m in metrics for v in m.variables]
         self._before = gradients.read(self._variables)
 

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_bilevel.data import seeds
+from keras_bilevel.keras_private import OracleHooks
 from keras_bilevel.schedules import S2ESchedule
 from keras_bilevel.schedules.checks import read_positive
 from keras_bilevel.schedules.hyperparameters import PREFIX
@@ -22,7 +23,7 @@ from keras_bilevel.tuners.stopping import Stopping
 EPOCH_VALUE = "s2e_epoch_value"
 
 
-class S2EOracle(keras_tuner.Oracle):
+class S2EOracle(OracleHooks, keras_tuner.Oracle):
     """Searches for a schedule R(t): Algorithm 2 of S2E.
 
     Schedules `x = (alpha, beta)` are drawn from `p_theta`: a Dirichlet over
@@ -353,10 +354,10 @@ class S2EOracle(keras_tuner.Oracle):
 
     def save(self):
         write = super(keras_tuner.Oracle, self).save
-        _replace(self._get_oracle_fname(), write)
+        _replace(self.oracle_file(), write)
 
-    def _save_trial(self, trial):
-        folder = self._get_trial_dir(trial.trial_id)
+    def save_trial(self, trial):
+        folder = self.trial_folder(trial.trial_id)
         _replace(os.path.join(folder, "trial.json"), trial.save)
 
 

@@ -1,0 +1,251 @@
+"""Every private name of Keras, TensorFlow and KerasTuner that is used here.
+
+Each has a function or a class of its own, which says what would replace it.
+All were seen to work with Keras 3.12 to 3.15, TensorFlow 2.18 to 2.21 and
+KerasTuner 1.4.8. `tests/keras_private_test.py` runs through them and names the
+one that is gone; no other module of the package knows a private name.
+"""
+
+from keras.src.trainers.compile_utils import CompileLoss
+from tensorflow.python.framework import ops as tf_ops
+
+# What Keras hangs on tensors: masks of time steps, and what a softmax or
+# sigmoid was made of, which losses prefer to it.
+_COMPANIONS = ("_keras_mask", "_keras_logits")
+
+
+# Layers and their state. Public would be a recursive `Layer.layers`.
+
+
+def all_layers(network, include_self=True):
+    """Returns a network's layers, nested ones too, each once."""
+    return list(network._flatten_layers(include_self=include_self))
+
+
+def own_trainable_variables(layer):
+    """Returns the trainable variables of a layer without its sublayers'."""
+    return layer._trainable_variables
+
+
+def own_state_variables(layer):
+    """Returns the other variables of a layer without its sublayers'."""
+    return layer._non_trainable_variables
+
+
+def seed_generators(layer):
+    """Returns the `keras.random.SeedGenerator`s of a layer."""
+    return layer._seed_generators
+
+
+def structure_of(network, end):
+    """Returns inputs or outputs of a graph in the structure of the user.
+
+    Public are the flat `network.inputs` and `network.outputs`.
+
+    Args:
+        network: `keras.Model` with inputs and outputs.
+        end: `"inputs"` or `"outputs"`.
+    """
+    # A Sequential has one of each, and no structure.
+    structure = getattr(network, f"_{end}_struct", None)
+    return getattr(network, end)[0] if structure is None else structure
+
+
+# Tensors. Public would be a getter of masks in `keras.ops`.
+
+
+def mask_of(tensor):
+    """Returns the mask that Keras has given a tensor, or `None`."""
+    return getattr(tensor, "_keras_mask", None)
+
+
+def set_mask(tensor, mask):
+    tensor._keras_mask = mask
+
+
+def map_companions(function, tensor, result):
+    """Gives a result what a function makes of a tensor's mask and logits."""
+    for name in _COMPANIONS:
+        if getattr(tensor, name, None) is not None:
+            setattr(result, name, function(getattr(tensor, name)))
+    return result
+
+
+# Compiled losses. Public would be a way to ask a model for the losses of its
+# outputs, and to give a loss weights of another rank.
+
+
+class CompiledLosses(CompileLoss):
+    """The compiled losses of a model, each loss and tracker of our kind.
+
+    Keras finds out which loss belongs to which output.
+
+    Args:
+        loss: As for `compile`.
+        loss_weights: As for `compile`.
+        output_names: Names of the model's outputs, or `None`.
+        make_loss: Function from a `keras.losses.Loss` to another one.
+        make_tracker: Function from a name to a `keras.metrics.Metric`.
+    """
+
+    def __init__(
+        self, loss, loss_weights, output_names, make_loss, make_tracker
+    ):
+        super().__init__(loss, loss_weights, output_names=output_names)
+        self._makers = make_loss, make_tracker
+
+    def build(self, y_true, y_pred):
+        super().build(y_true, y_pred)
+        make_loss, make_tracker = self._makers
+        self._flat_losses = [
+            entry._replace(loss=make_loss(entry.loss))
+            for entry in self._flat_losses
+        ]
+        self._metrics[:] = [make_tracker(m.name) for m in self._metrics]
+
+
+def compiled_losses(model):
+    """Returns what `compile` has made of a model's loss, or `None`."""
+    return model._compile_loss
+
+
+def loss_entries(compiled):
+    """Returns the parts of compiled losses, which are built.
+
+    Each has a `path` in the predictions, a `loss`, its `loss_weights` and a
+    `name`.
+    """
+    return compiled._flat_losses
+
+
+def call_each_loss(compiled, functions, *arguments):
+    """Calls functions in place of the losses, and tracks nothing.
+
+    Args:
+        compiled: What `compiled_losses` returned, built.
+        functions: A function for each of the `loss_entries`.
+        *arguments: Labels, predictions and sample weights.
+    """
+    reader = object.__new__(type(compiled))
+    reader.__dict__.update(compiled.__dict__)
+    reader._flat_losses = [
+        entry._replace(loss=function)
+        for entry, function in zip(compiled._flat_losses, functions)
+    ]
+    reader._metrics = [None] * len(functions)
+    reader(*arguments)
+
+
+def loss_options(loss):
+    """Returns the arguments of the function of a loss, a dict."""
+    return getattr(loss, "_fn_kwargs", {})
+
+
+def set_compiled(model, losses=None, tracker=None):
+    """Gives a compiled model other losses, and another tracker of its loss."""
+    if losses is not None:
+        model._compile_loss = losses
+    # Keras tracks what is set in the ordinary way.
+    object.__setattr__(model, "_loss_tracker", tracker)
+
+
+def loss_tracker(model):
+    """Returns the metric named `loss`."""
+    return model._loss_tracker
+
+
+def share_compiled(model, network):
+    """Gives a network the losses, metrics and tracker of a compiled model."""
+    network.compiled = True
+    network.loss = model.loss
+    for name in ("_compile_loss", "_compile_metrics", "_loss_tracker"):
+        object.__setattr__(network, name, getattr(model, name))
+
+
+# What a trainer does. Public would be hooks of `keras.Model` of this kind.
+
+
+class TrainerHooks:
+    """Names what `keras.Model` does in private; a mixin before it."""
+
+    def wrap_step(self, step):
+        """Returns what is to run in place of a step of any kind."""
+        return step
+
+    def build_on_first_batch(self, iterator, data_batch):
+        """Builds model, losses and metrics before a step is traced."""
+        super()._maybe_symbolic_build(iterator, data_batch)
+
+    def logs_of_epoch(self, logs):
+        """Returns what is shown of an epoch, from the logs of its last step."""
+        return super()._get_metrics_result_or_logs(logs)
+
+    def _make_function(self, step_function):
+        return super()._make_function(self.wrap_step(step_function))
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        self.build_on_first_batch(iterator, data_batch)
+
+    def _get_metrics_result_or_logs(self, logs):
+        return self.logs_of_epoch(logs)
+
+
+def has_strategy(model):
+    """Returns whether a model was made under a strategy."""
+    return model._distribute_strategy is not None
+
+
+def build_symbolically(model, batch):
+    """Builds model, losses and metrics for `(x, y, sample_weight)`."""
+    model._symbolic_build(data_batch=batch)
+
+
+def without_model(callback):
+    """Returns the attributes of a callback that is in `fit` of no model."""
+    return {**vars(callback), "_model": None}
+
+
+# tf.data and TensorFlow.
+
+
+def inputs_of(dataset):
+    """Returns the datasets that a dataset is made of.
+
+    Nothing public leads from a dataset to those behind it.
+    """
+    inputs = getattr(dataset, "_inputs", None)
+    return inputs() if callable(inputs) else []
+
+
+def registered_gradient(operation):
+    """Returns the gradient of an operation, `None` where it counts as zero.
+
+    Raises:
+        LookupError: If there is none.
+    """
+    return tf_ops.gradient_registry.lookup(operation)
+
+
+def unregister_gradient(operation):
+    """Makes room for another gradient; `tf.RegisterGradient` is public."""
+    del tf_ops.gradient_registry._registry[operation]
+
+
+# KerasTuner writes its files in place, and stops at half a file.
+
+
+class OracleHooks:
+    """Names where an oracle puts its files; a mixin before `Oracle`."""
+
+    def oracle_file(self):
+        return self._get_oracle_fname()
+
+    def trial_folder(self, trial_id):
+        return self._get_trial_dir(trial_id)
+
+    def save_trial(self, trial):
+        """Writes a trial to its folder."""
+        super()._save_trial(trial)
+
+    def _save_trial(self, trial):
+        self.save_trial(trial)

@@ -3,20 +3,37 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_bilevel.callbacks import labels
+from keras_bilevel.callbacks import outputs
+from keras_bilevel.callbacks import scores
 from keras_bilevel.callbacks.example_observer import ExampleObserver
 from keras_bilevel.gradients import gather
 
 
 class ExampleHistory(ExampleObserver):
-    """Keeps the running probability of each example's given label.
+    """Keeps how far the network believes each example's given label.
 
     The predictions are the training steps' own: there is no extra pass. An
     example whose label the network does not come to believe, because other
     examples' gradients never agreed with it, is a suspect.
 
+    The score of a visit depends on the loss of the output:
+
+    - Cross-entropies of Keras, the focal and the generalized one too: the
+      probability of the given label. Of several labels, each 0 or 1, it is
+      the mean probability of the given values.
+    - Any other loss, for instance of a regression, or a function of your own:
+      its rank, the share of the batch whose loss is higher, ties and the
+      example itself half. 1 is the lowest loss and 0 the highest.
+
+    With several numbers per example, as of tokens or pixels, it is that of
+    their mean over what counts: not what is masked, of `ignore_class` or of
+    sample weight 0. Where nothing counts, and where data are not finite, the
+    example is not visited.
+
     It needs ids: `fit` on arrays gives them (the row numbers);
-    `kb.data.stratified_batches` does with `ids=True`.
+    `kb.data.stratified_batches` does with `ids=True`. They have to belong to
+    the same example in each epoch. An error says where labels show that they
+    do not.
 
     Args:
         num_examples: Integer, ids are in `[0, num_examples)`.
@@ -24,8 +41,11 @@ class ExampleHistory(ExampleObserver):
             Defaults to `None`.
 
     Attributes:
-        given_probability: Float array of shape `(num_examples,)`, the mean
-            over all visits; NaN where an example was never visited.
+        example_scores: Float array of shape `(num_examples,)`, the mean score
+            over all visits, in [0, 1]; NaN where an example was never
+            visited. What `kb.report` ranks by.
+        given_probability: The same, where scores are probabilities; otherwise
+            it raises `ValueError`.
 
     Example:
 
@@ -41,45 +61,53 @@ class ExampleHistory(ExampleObserver):
         self.output = output
 
     def build(self):
+        super().build()
         self._kept()
+        self._are_ranks()
+
+    def on_train_begin(self, logs=None):
+        outputs.check(self.model, self.output, self)
+
+    def observe_examples(self, step, ids, found, healthy):
+        output = outputs.pick(found, self.output, self)
+        score, are_ranks = scores.of_batch(output, healthy)
+        score = gather(score)
+        if are_ranks:
+            score = scores.ranked(score)
+        self._are_ranks().assign(int(are_ranks))
+        self._add(ids, score)
+
+    def _add(self, ids, score):
+        finite = tf.math.is_finite(score)
+        score = tf.where(finite, score, 0.0)
+        sums, visits = self._kept()
+        sums.value.scatter_add(tf.IndexedSlices(score, ids))
+        visits.value.scatter_add(
+            tf.IndexedSlices(tf.cast(finite, tf.int32), ids)
+        )
 
     def _kept(self):
         shape = (self.num_examples,)
         sums = self.variable("sum", shape, "float32")
         return sums, self.variable("visits", shape, "int32")
 
-    def observe(self, step):
-        ids, batch = self.ids(step), step.batch
-        y, y_pred, loss = batch.y, step.y_pred, self.model.loss
-        if self.output is not None:
-            y, y_pred = y[self.output], y_pred[self.output]
-            loss = loss[self.output] if hasattr(loss, "keys") else loss
-        probability = labels.given_probability(
-            y, y_pred, labels.predicts_logits(loss)
-        )
-        self._add(gather(ids), gather(probability))
-
-    def _add(self, ids, probability):
-        finite = tf.math.is_finite(probability)
-        probability = tf.where(finite, probability, 0.0)
-        sums, visits = self._kept()
-        sums.value.scatter_add(tf.IndexedSlices(probability, ids))
-        visits.value.scatter_add(
-            tf.IndexedSlices(tf.cast(finite, tf.int32), ids)
-        )
-
-    @property
-    def given_probability(self):
-        sums, visits = (variable.numpy() for variable in self._kept())
-        return np.where(visits > 0, sums / np.maximum(visits, 1), np.nan)
+    def _are_ranks(self):
+        return self.variable("are_ranks", (), "int32")
 
     @property
     def example_scores(self):
-        """What `kb.report` ranks by."""
-        return self.given_probability
+        sums, visits = (variable.numpy() for variable in self._kept())
+        self._check_seen(visits)
+        return np.where(visits > 0, sums / np.maximum(visits, 1), np.nan)
+
+    @property
+    def given_probability(self):
+        score = self.example_scores
+        scores.check_probability(self._are_ranks().numpy(), self)
+        return score
 
     def suspects(self):
         """Returns the ids of all visited examples, most suspect first."""
-        probability = self.given_probability
-        order = np.argsort(probability, kind="stable")
-        return order[~np.isnan(probability[order])]
+        score = self.example_scores
+        order = np.argsort(score, kind="stable")
+        return order[~np.isnan(score[order])]

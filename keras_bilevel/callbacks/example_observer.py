@@ -1,10 +1,21 @@
 """Callbacks that keep something for every example."""
 
+import numpy as np
+import tensorflow as tf
+
+from keras_bilevel.callbacks import labels
+from keras_bilevel.callbacks import outputs
 from keras_bilevel.callbacks.observer import Observer
+from keras_bilevel.gradients import gather
+from keras_bilevel.gradients.compiled_losses import outputs_of
 
 
 class ExampleObserver(Observer):
     """An observer of batches with ids, for a known number of examples.
+
+    It notices ids that do not belong to one example each: positions in a
+    dataset that is shuffled before they are counted. What tells is the label,
+    eight bytes an example; the inputs may be augmented.
 
     Args:
         num_examples: Integer, ids are in `[0, num_examples)`.
@@ -19,6 +30,11 @@ class ExampleObserver(Observer):
             )
         self.num_examples = num_examples
 
+    def forget(self):
+        """Forgets what was seen, for other data."""
+        for variable in self._labels():
+            variable.assign(tf.zeros_like(variable.value))
+
     def check(self, num_examples):
         if num_examples > self.num_examples:
             raise ValueError(
@@ -27,6 +43,34 @@ class ExampleObserver(Observer):
                 f"training examples, {num_examples}. "
                 f"Received: num_examples={self.num_examples}"
             )
+
+    def build(self):
+        self._labels()
+
+    def observe(self, step):
+        batch = step.batch
+        ids = gather(self.ids(step))
+        found = outputs_of(
+            outputs.observed_network(self.model),
+            batch.y,
+            step.y_pred,
+            batch.sample_weight,
+        )
+        healthy = _healthy(step)
+        self._compare(ids, found, healthy)
+        self.observe_examples(step, ids, found, healthy)
+
+    def observe_examples(self, step, ids, found, healthy):
+        """Takes note of the examples of one training step.
+
+        Args:
+            step: A `gradients.Step`.
+            ids: Integer tensor of the ids on all replicas.
+            found: List of the `gradients.compiled_losses.OutputLoss`es of this
+                replica.
+            healthy: Boolean tensor of shape `(batch_size,)`, the examples of
+                this replica whose data were finite.
+        """
 
     def ids(self, step):
         """Returns the ids of a `gradients.Step`, `(batch_size,)`."""
@@ -38,3 +82,44 @@ class ExampleObserver(Observer):
                 "sample selection `kb.data.shuffled_batches` will do."
             )
         return step.batch.ids
+
+    def on_epoch_end(self, epoch, logs=None):
+        high, low = (variable.numpy() for variable in self._labels())
+        changed = np.count_nonzero((high > 0) & (high + low != labels.LARGEST))
+        if changed:
+            raise ValueError(
+                "Expected ids that belong to the same example in each epoch, "
+                f"for `{type(self).__name__}`. Received: {changed} ids with "
+                "another label than before. Where ids are positions in a "
+                "dataset, do not shuffle it before: pass `shuffle=False` to "
+                "`image_dataset_from_directory` and its kin; "
+                "`kb.data.stratified_batches` shuffles by itself. Or give each "
+                "example an id of its own: a dataset of `(x, y, sample_weight, "
+                "id)`. Start with a new history for other data."
+            )
+
+    def _labels(self):
+        """Returns the highest label, and how far the lowest is below all."""
+        # Both are 0 at first. A maximum needs no reading: that would copy the
+        # variable, however few are asked for.
+        shape = (self.num_examples,)
+        high = self.variable("label_high", shape, "int32")
+        return high, self.variable("label_low", shape, "int32")
+
+    def _compare(self, ids, found, healthy):
+        codes = [labels.fingerprints(output) for output in found]
+        if not codes:
+            return
+        known = tf.reduce_all(tf.stack(codes) != 0, axis=0) & healthy
+        code = gather(tf.where(known, labels.joined(codes), 0))
+        high, low = self._labels()
+        high.value.scatter_max(tf.IndexedSlices(code, ids))
+        rest = tf.where(code != 0, labels.LARGEST - code, 0)
+        low.value.scatter_max(tf.IndexedSlices(rest, ids))
+
+
+def _healthy(step):
+    """Returns which examples were not dropped, `(batch_size,)`."""
+    # One part for each example, or for each shard.
+    size = tf.shape(step.batch.ids)[0]
+    return tf.repeat(~step.dropped, size // tf.shape(step.dropped)[0])

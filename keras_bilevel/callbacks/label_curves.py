@@ -1,33 +1,57 @@
 """How far the network follows wrong labels: Figs. 1 and 3 of the paper."""
 
+import dataclasses
+
 import keras
 import numpy as np
 
 from keras_bilevel.callbacks import labels
+from keras_bilevel.callbacks import outputs
+from keras_bilevel.callbacks import scores
+from keras_bilevel.callbacks.epoch_curves import EpochCurves
+from keras_bilevel.gradients.compiled_losses import outputs_of
+from keras_bilevel.gradients.structure import get_masks
+from keras_bilevel.gradients.structure import set_masks
 
 
-class LabelCurves(keras.callbacks.Callback):
+class LabelCurves(EpochCurves):
     """Records accuracy on given labels, clean labels and test data.
 
-    Works with any Keras model with one output; costs a prediction pass over
-    `x` and the test data each time it records. The last epoch is always
-    recorded.
+    Works with any Keras model with a compiled loss, which tells what labels
+    and predictions are; costs a prediction pass over `x` and the test data
+    each time it records. The last epoch is always recorded. A model of this
+    package saves the curves with its weights while the callback is in `fit`,
+    so that a resumed run has them all; a plain Keras model does not.
+
+    Accuracy is the share of right classes, of tokens and pixels as well: of
+    all that are not masked or of `ignore_class`. For several labels, each 0
+    or 1, it is the share of right values.
 
     Args:
         x: Training inputs, an array or a structure of arrays.
-        y_given: The labels trained on, integers or one-hot.
+        y_given: The labels trained on, an array: classes, one-hot, or 0 or 1;
+            for several outputs those of `output` or a structure as for `fit`.
         y_clean: The true labels, where they are known. Defaults to `None`.
         test_data: Tuple `(x, y)`. Defaults to `None`.
         every: Integer, number of epochs between two recordings. Defaults to
             `1`.
         batch_size: Integer, for prediction. Defaults to `1024`.
+        output: Name or index of the output to watch, where there are several.
+            Defaults to `None`.
 
     Attributes:
-        curves: Dict of lists of equal lengths: `epoch` (from 1 on),
-            `train_given`, `train_clean` and `test`; accuracies in [0, 1].
-        given_probability: Float array of shape `(num_examples,)`: mean over
-            all recordings of the probability of the given label. A low value
-            makes a label suspect, for plain Keras models too.
+        curves: Dict of lists of equal lengths: `epoch` (from 1 on, over all
+            calls of `fit`), `train_given`, `train_clean` and `test`;
+            accuracies in [0, 1].
+        example_scores: Float array of shape `(num_examples,)`, the mean over
+            all recordings of the score that `ExampleHistory` documents. A low
+            value makes a label suspect, for plain Keras models too.
+        given_probability: The same, where scores are probabilities; otherwise
+            it raises `ValueError`.
+
+    Raises:
+        ValueError: When `fit` begins, if labels are no classes, as those of a
+            regression. `ExampleHistory` is for all.
 
     Example:
 
@@ -50,66 +74,110 @@ class LabelCurves(keras.callbacks.Callback):
         test_data=None,
         every=1,
         batch_size=1024,
+        output=None,
     ):
-        super().__init__()
+        super().__init__(("train_given", "train_clean", "test"), every)
         self.x = x
         self.y_given = y_given
         self.y_clean = y_clean
         self.test_data = test_data
-        self.every = every
         self.batch_size = batch_size
-        self.curves = {
-            "epoch": [],
-            "train_given": [],
-            "train_clean": [],
-            "test": [],
-        }
-        self._sum = 0.0
-        self._last_epoch = None
+        self.output = output
+        self._sum = np.zeros(())
+        self._are_ranks = False
+        self._predictor = None
+
+    def set_model(self, model):
+        super().set_model(model)
+        with model.distribute_strategy.scope():
+            self._predictor = _Predictor(model)
+
+    def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
+        some = keras.tree.map_structure(
+            lambda a: a[: self.batch_size], (self.x, self.y_given)
+        )
+        output = self._read(*some)
+        for y in (self.y_given, self.y_clean, (self.test_data or (None,))[-1]):
+            if y is not None:
+                self._check_classes(self._labelled(output, y))
+
+    @property
+    def example_scores(self):
+        self._check_seen(self.curves["epoch"])
+        return self._sum / len(self.curves["epoch"])
 
     @property
     def given_probability(self):
-        return self._sum / max(len(self.curves["epoch"]), 1)
+        score = self.example_scores
+        scores.check_probability(self._are_ranks, self)
+        return score
 
-    def on_epoch_end(self, epoch, logs=None):
-        self._last_epoch = epoch + 1
-        if self._last_epoch % self.every == 0:
-            self._record()
-
-    def on_train_end(self, logs=None):
-        if self._last_epoch not in (None, *self.curves["epoch"][-1:]):
-            self._record()
-
-    def _record(self):
-        self.curves["epoch"].append(self._last_epoch)
-        y_pred = self._predict(self.x)
-        self._append("train_given", y_pred, self.y_given)
+    def record(self):
+        output = self._read(self.x, self.y_given)
+        self._append("train_given", output)
         if self.y_clean is not None:
-            self._append("train_clean", y_pred, self.y_clean)
+            clean = self._labelled(output, self.y_clean)
+            self._append("train_clean", clean)
         if self.test_data is not None:
-            x_test, y_test = self.test_data
-            self._append("test", self._predict(x_test), y_test)
-        probability = labels.given_probability(
-            self.y_given, y_pred, labels.predicts_logits(self.model.loss)
-        )
-        self._sum = self._sum + keras.ops.convert_to_numpy(probability)
+            self._append("test", self._read(*self.test_data))
+        score, self._are_ranks = scores.of_batch(output)
+        if self._are_ranks:
+            score = scores.ranked(score)
+        self._sum = self._sum + keras.ops.convert_to_numpy(score)
 
-    def _predict(self, x):
-        return self.model.predict(x, batch_size=self.batch_size, verbose=0)
+    def get_state(self):
+        kept = {"_sum": self._sum, "_are_ranks": np.array(self._are_ranks)}
+        return {**super().get_state(), **kept}
 
-    def _append(self, name, y_pred, y):
-        if y_pred.shape[-1] == 1:
-            logits = labels.predicts_logits(self.model.loss)
-            predicted = y_pred[:, 0] > (0.0 if logits else 0.5)
-        else:
-            predicted = labels.classes(y_pred)
-        correct = predicted == labels.classes(np.asarray(y))
-        self.curves[name].append(float(np.mean(correct)))
+    def set_state(self, state):
+        super().set_state(state)
+        self._sum = state["_sum"]
+        self._are_ranks = bool(state["_are_ranks"])
+
+    def __getstate__(self):
+        return {**super().__getstate__(), "_predictor": None}
+
+    def _read(self, x, y):
+        """Returns the `OutputLoss` of an array of examples."""
+        y_pred = self._predictor.read(x, self.batch_size)
+        all_y, is_nested = y, keras.tree.is_nested
+        if is_nested(y_pred) and not is_nested(y):
+            # The labels of one output are enough. Predictions stand in for
+            # all, to find out which loss belongs to it.
+            all_y = y_pred
+            if not self.model._compile_loss.built:
+                self.model._compile_loss.build(all_y, y_pred)
+        found = outputs_of(self.model, all_y, y_pred)
+        return self._labelled(outputs.pick(found, self.output, self), y)
+
+    def _labelled(self, output, y):
+        for key in output.path:
+            y = y[key] if keras.tree.is_nested(y) else y
+        return dataclasses.replace(output, y=np.asarray(y))
+
+    def _check_classes(self, output):
+        if not labels.are_classes(output):
+            raise ValueError(
+                "Expected labels that are classes, or each 0 or 1, for "
+                "`LabelCurves`, since it records accuracy. Received: labels "
+                f"of dtype {output.y.dtype} and shape {output.y.shape} for "
+                f"predictions of shape {tuple(output.y_pred.shape)} and loss "
+                f"`{output.loss.name}`. Use `kb.callbacks.ExampleHistory`, "
+                "which has a score for any loss."
+            )
+
+    def _append(self, name, output):
+        correct = labels.correct(output)
+        counts = np.asarray(labels.counts(output, correct), "float64")
+        share = np.sum(counts * correct) / np.sum(counts)
+        self.curves[name].append(float(share))
 
     def plot(self, title=None):
         """Returns a `matplotlib` figure of the curves against epochs."""
         from matplotlib.figure import Figure
 
+        self._check_seen(self.curves["epoch"])
         figure = Figure(figsize=(6, 4), layout="constrained")
         axes = figure.subplots()
         names = {
@@ -123,3 +191,27 @@ class LabelCurves(keras.callbacks.Callback):
         axes.set(xlabel="epoch", ylabel="accuracy", ylim=(0, 1), title=title)
         axes.legend()
         return figure
+
+
+class _Predictor(keras.Model):
+    """Predicts as a model does, and keeps the masks, which Keras drops."""
+
+    def __init__(self, model):
+        super().__init__(name="predictor", dtype=model.dtype_policy)
+        self.model = model
+        self.compile(
+            run_eagerly=model.run_eagerly, jit_compile=model.jit_compile
+        )
+
+    def call(self, x):
+        y_pred = self.model.predict_step((x,))
+        return {"y_pred": y_pred, "masks": get_masks(y_pred)}
+
+    def read(self, x, batch_size):
+        """Returns predictions for an array of examples, with masks."""
+        predicted = self.predict(x, batch_size=batch_size, verbose=0)
+        y_pred, masks = keras.tree.map_structure(
+            keras.ops.convert_to_tensor,
+            (predicted["y_pred"], predicted["masks"]),
+        )
+        return set_masks(y_pred, masks)

@@ -3,8 +3,10 @@
 import keras
 import tensorflow as tf
 
+from keras_bilevel.callbacks.keeper import Keeper
 
-class Observer(keras.callbacks.Callback):
+
+class Observer(Keeper):
     """A callback whose `observe` is part of the compiled training step.
 
     What it keeps is in variables, so it sees every step under
@@ -74,8 +76,7 @@ class Observer(keras.callbacks.Callback):
         self._variables[name] = variable
 
     def get_state(self):
-        """Returns what was kept, as a dict of NumPy arrays."""
-        return {name: v.numpy() for name, v in self._variables.items()}
+        return self._values()
 
     def set_state(self, state):
         for name, value in state.items():
@@ -83,3 +84,15 @@ class Observer(keras.callbacks.Callback):
                 self._variables[name].assign(value)
             else:
                 self._restored[name] = value
+
+    def _values(self):
+        variables = {name: v.numpy() for name, v in self._variables.items()}
+        return {**self._restored, **variables}
+
+    def __getstate__(self):
+        # Variables belong to a strategy, and to the step that was traced.
+        return {
+            **super().__getstate__(),
+            "_variables": {},
+            "_restored": self._values(),
+        }

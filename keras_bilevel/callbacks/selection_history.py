@@ -22,7 +22,9 @@ class SelectionHistory(ExampleObserver):
     Attributes:
         kept: int8 array of shape `(epochs, num_examples)`: by how many
             networks an example was kept at its last visit in an epoch, -1
-            where it was not visited. A byte per example and epoch.
+            where it was not visited: not in a batch, or nothing of it counts
+            in the loss, or its data were not finite. A byte per example and
+            epoch.
         example_scores: Float array of shape `(num_examples,)`, the share of
             visits at which a network kept the example, over all epochs; NaN
             where it was never visited. What `kb.report` ranks by.
@@ -44,37 +46,50 @@ class SelectionHistory(ExampleObserver):
     def __init__(self, num_examples):
         super().__init__(num_examples)
         self._epochs = []
+        self._epoch = None
+        self._is_restored = False
 
     def build(self):
+        super().build()
         self._marks()
         self._networks()
 
-    def observe(self, step):
-        ids = self.ids(step)
+    def observe_examples(self, step, ids, found, healthy):
+        there = gather(tf.cast(_counted(found) & healthy, tf.int32)) > 0
         # 0 means not seen: so variables begin.
         marks = 1 + tf.cast(tf.reduce_sum(step.weights, axis=0), tf.int32)
+        # What is not there goes to a place that nobody reads.
+        places = tf.where(there, ids, tf.cast(self.num_examples, ids.dtype))
         self._marks().value.scatter_update(
-            tf.IndexedSlices(gather(marks), gather(ids))
+            tf.IndexedSlices(gather(marks), places)
         )
         self._networks().assign(step.weights.shape[0])
 
     def _marks(self):
-        return self.variable("marks", (self.num_examples,), "int32")
+        return self.variable("marks", (self.num_examples + 1,), "int32")
 
     def _networks(self):
         return self.variable("networks", (), "int32")
 
     def on_epoch_begin(self, epoch, logs=None):
-        # Not at the end: a backup of that epoch may come before.
-        self._epochs = list(self.kept)
+        # Not at the end: a backup of that epoch may come before. One that was
+        # made within this epoch has a part of it, which is trained again.
+        if not (self._is_restored and epoch == self._epoch):
+            self._epochs = list(self._so_far())
+        self._epoch, self._is_restored = epoch, False
         marks = self._marks()
         marks.assign(tf.zeros_like(marks.value))
 
-    @property
-    def kept(self):
-        current = self._marks().numpy() - 1
+    def _so_far(self):
+        current = self._marks().numpy()[:-1] - 1
         epochs = [*self._epochs, *([current] if np.any(current >= 0) else [])]
         return np.reshape(epochs, (-1, self.num_examples)).astype("int8")
+
+    @property
+    def kept(self):
+        kept = self._so_far()
+        self._check_seen(len(kept))
+        return kept
 
     @property
     def example_scores(self):
@@ -87,9 +102,21 @@ class SelectionHistory(ExampleObserver):
 
     def get_state(self):
         epochs = np.reshape(self._epochs, (-1, self.num_examples))
-        return {**super().get_state(), "epochs": epochs.astype("int8")}
+        return {
+            **super().get_state(),
+            "epochs": epochs.astype("int8"),
+            "epoch": np.array(-1 if self._epoch is None else self._epoch),
+        }
 
     def set_state(self, state):
         state = dict(state)
         self._epochs = list(state.pop("epochs"))
+        self._epoch = int(state.pop("epoch"))
+        self._is_restored = True
         super().set_state(state)
+
+
+def _counted(found):
+    """Returns the examples of which something counts in the loss."""
+    presences = [output.means()[1] for output in found]
+    return tf.reduce_any(tf.stack(presences), axis=0) if found else True

@@ -1,15 +1,17 @@
 """How the weights of the examples part while training."""
 
-import keras
 import numpy as np
 
+from keras_bilevel.callbacks.epoch_curves import EpochCurves
 
-class WeightEvolution(keras.callbacks.Callback):
+
+class WeightEvolution(EpochCurves):
     """Records the mean and the spread of the examples' weights, by group.
 
     It reads `model.weighting.example_weights`: before the first epoch, and
     after every `every`-th and the last one of each call of `fit`. It keeps
-    three floats per group and recording.
+    three floats per group and recording, and saves them with the model's
+    weights while it is in `fit`, so that a resumed run has them all.
 
     Args:
         groups: Boolean or integer array of shape `(n,)`, the group of each
@@ -43,29 +45,13 @@ class WeightEvolution(keras.callbacks.Callback):
     """
 
     def __init__(self, groups=None, every=1):
-        super().__init__()
-        if every < 1:
-            raise ValueError(
-                "Invalid value for argument `every`. Expected a positive "
-                f"integer. Received: every={every}"
-            )
+        super().__init__(("mean", "low", "high"), every)
         self.groups = None if groups is None else _read_groups(groups)
-        self.every = every
-        self.curves = {"epoch": [], "mean": [], "low": [], "high": []}
-        self._epoch = 0
 
     def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
         self._check(self._weights())
         if not self.curves["epoch"]:
-            self._record()
-
-    def on_epoch_end(self, epoch, logs=None):
-        self._epoch += 1
-        if self._epoch % self.every == 0:
-            self._record()
-
-    def on_train_end(self, logs=None):
-        if self._epoch != self.curves["epoch"][-1]:
             self._record()
 
     def figure(self, names=None):
@@ -77,6 +63,7 @@ class WeightEvolution(keras.callbacks.Callback):
         """
         from matplotlib.figure import Figure
 
+        self._check_seen(self.curves["epoch"])
         names = self._names(names)
         mean, low, high = (
             np.reshape(self.curves[key], (-1, len(names)))
@@ -112,14 +99,13 @@ class WeightEvolution(keras.callbacks.Callback):
                 f"Received: {len(self.groups)} groups"
             )
 
-    def _record(self):
+    def record(self):
         weights = np.asarray(self._weights())
         parts = [weights]
         if self.groups is not None:
             parts = [weights[self.groups == g] for g in np.unique(self.groups)]
         spread = [np.percentile(part, [2.5, 97.5]) for part in parts]
         low, high = np.transpose(spread)
-        self.curves["epoch"].append(self._epoch)
         self.curves["mean"].append(np.array([np.mean(p) for p in parts]))
         self.curves["low"].append(low)
         self.curves["high"].append(high)

@@ -56,8 +56,7 @@ class WeightHistory(Observer):
 
     @property
     def weights(self):
-        if self.num_steps == 0:
-            return np.zeros((0, 0), "float32")
+        self._check_seen(self.num_steps)
         kept = self.get_state()["kept"]
         if self.num_steps <= self.capacity:
             return kept[: self.num_steps]

@@ -137,6 +137,7 @@ def source_target_batches(
     )
     dataset = _pair(side, draws)
     dataset.num_source_examples = side.num_examples
+    dataset.ids_are_positions = side.ids_are_positions
     dataset.order_seed = seed
     return dataset
 

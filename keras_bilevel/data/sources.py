@@ -29,7 +29,10 @@ class ArraySource:
     Attributes:
         cardinality: Integer, batches of an epoch.
         num_examples: Integer, `n`: ids are below.
+        ids_are_positions: `None`: ids are row numbers.
     """
+
+    ids_are_positions = None
 
     def __init__(
         self,
@@ -101,6 +104,8 @@ class StreamSource:
         cardinality: Integer, batches of an epoch, or what tf.data says where
             their number is unknown or infinite.
         num_examples: Integer, ids are below; `None` where that is not known.
+        ids_are_positions: `True` where ids are counted in each epoch, `None`
+            where the dataset has its own.
     """
 
     def __init__(self, dataset, size, *, drop_remainder, shuffle_buffer, seed):
@@ -111,9 +116,11 @@ class StreamSource:
         self._seed = seed
         self.cardinality = int(dataset.cardinality())
         self.num_examples = None
+        has_ids = len(dataset.element_spec) == 4
+        self.ids_are_positions = None if has_ids else True
         # Negative numbers say "unknown" and "infinite".
         if self.cardinality >= 0:
-            if len(dataset.element_spec) < 4:
+            if not has_ids:
                 self.num_examples = self.cardinality
             self.cardinality = _num_steps(
                 self.cardinality, size, drop_remainder

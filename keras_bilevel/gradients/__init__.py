@@ -25,4 +25,6 @@ from keras_bilevel.gradients.state import seed_states
 from keras_bilevel.gradients.state import write
 from keras_bilevel.gradients.step import Batch
 from keras_bilevel.gradients.step import Step
+from keras_bilevel.gradients.structure import get_masks
 from keras_bilevel.gradients.structure import map_tensors
+from keras_bilevel.gradients.structure import set_masks

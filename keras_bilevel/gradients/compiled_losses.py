@@ -230,21 +230,26 @@ def check_per_example(model, y, y_pred):
         y_pred: Predictions, tensors or symbolic ones.
     """
     for output in outputs_of(model, y, y_pred):
-        loss = output.loss
-        check_linear(loss)
-        shape, size = _shape_and_size(output)
-        if len(shape) == 0 or shape[0] != size:
-            raise ValueError(
-                "Expected a loss with a number, or several, for each example: "
-                f"shape (batch_size, ...). Received: loss `{loss.name}` of "
-                f"output `{output.name}` with shape {tuple(shape)} for "
-                f"predictions of shape {tuple(output.y_pred.shape)}. Return "
-                "the losses before any mean over the batch: a "
-                "`keras.losses.Loss` takes the mean by itself, Dice and "
-                "Tversky are one number per example with `axis=(1, 2, 3)` "
-                "for images, and outputs of shape (batch_size,) need a last "
-                "axis of 1."
-            )
+        check_linear(output.loss)
+        check_numbers(output)
+
+
+def check_numbers(output):
+    """Raises `ValueError` unless an `OutputLoss` has a loss per example."""
+    loss = output.loss
+    shape, size = _shape_and_size(output)
+    if len(shape) == 0 or shape[0] != size:
+        raise ValueError(
+            "Expected a loss with a number, or several, for each example: "
+            f"shape (batch_size, ...). Received: loss `{loss.name}` of "
+            f"output `{output.name}` with shape {tuple(shape)} for "
+            f"predictions of shape {tuple(output.y_pred.shape)}. Return "
+            "the losses before any mean over the batch: a "
+            "`keras.losses.Loss` takes the mean by itself, Dice and "
+            "Tversky are one number per example with `axis=(1, 2, 3)` "
+            "for images, and outputs of shape (batch_size,) need a last "
+            "axis of 1."
+        )
 
 
 def _shape_and_size(output):

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from keras_bilevel import gradients
+from keras_bilevel.callbacks.example_observer import ExampleObserver
 from keras_bilevel.data.epochs import attached
 from keras_bilevel.models import arrays
 from keras_bilevel.models import batches
@@ -107,6 +108,7 @@ class BilevelModel(Fitting, Wrapper):
         self.source_loss = source_loss
         self.stratify_by = stratify_by
         self._source = self._wrap_source(source_model)
+        self._ids = None
         self._step_metrics = StepMetrics(
             weighting.unit, other="source" if source_model else "target"
         )
@@ -246,10 +248,21 @@ class BilevelModel(Fitting, Wrapper):
         callbacks = super()._with_epochs(callbacks, dataset)
         if self.weighting.unit == "shard":
             return callbacks
+        is_memory = self.weighting.num_examples is not None
+        if is_memory and attached(dataset, "ids_are_positions"):
+            # Weights would go from example to example, without a word.
+            callbacks = callback_lists.appended(callbacks, self._id_check())
         check = AlignmentCheck(
             self._step_metrics.misfits, self.get_source().model
         )
         return callback_lists.appended(callbacks, check)
+
+    def _id_check(self):
+        if self._ids is None:
+            self._ids = ExampleObserver(self.weighting.num_examples)
+            self._ids.set_model(self)
+        self._ids.forget()
+        return self._ids
 
     def _watched(self, callbacks, part, batch_size):
         _, y, sample_weight = part

@@ -15,7 +15,15 @@ def appended(callbacks, callback):
 
 def observers(callbacks):
     """Returns the callbacks that take part in the training step."""
+    return [c for c in _flat(callbacks) if hasattr(c, "observe")]
+
+
+def keepers(callbacks):
+    """Returns the callbacks that keep what is saved with the weights."""
+    return [c for c in _flat(callbacks) if hasattr(c, "get_state")]
+
+
+def _flat(callbacks):
     if isinstance(callbacks, keras.callbacks.CallbackList):
         callbacks = callbacks.callbacks
-    callbacks = keras.tree.flatten(callbacks or [])
-    return [callback for callback in callbacks if hasattr(callback, "observe")]
+    return keras.tree.flatten(callbacks or [])

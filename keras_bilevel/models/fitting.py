@@ -29,8 +29,9 @@ class Fitting(MultiWorker):
     - From arrays, `fit` builds batches whose ids are the row numbers.
     - Datasets of `kb.data` are told the epoch, so that a resumed run sees the
       order of an uninterrupted one.
-    - Observers among the callbacks take part in the training step. Their
-      state, and that of dropout, is saved with the weights.
+    - Observers among the callbacks take part in the training step. What the
+      callbacks of this package keep, and the state of dropout, is saved with
+      the weights.
     - Several workers train on one order of the data, from one epoch on.
 
     A subclass says how batches are made (`_batches`), what has to be right
@@ -41,6 +42,7 @@ class Fitting(MultiWorker):
         super().__init__(*args, **kwargs)
         _check_strategy(self.distribute_strategy)
         self._observers = []
+        self._keepers = []
 
     def _step_results(self):
         """Returns a dict of the metrics of training steps only."""
@@ -218,34 +220,38 @@ class Fitting(MultiWorker):
             observer.check(num_examples)
 
     def _set_observers(self, callbacks):
-        """Lets callbacks that observe steps take part in `train_step`."""
+        """Lets callbacks that observe steps take part in `train_step`.
+
+        Those that keep something take part in saving and loading.
+        """
+        self._keepers = callback_lists.keepers(callbacks)
         observers = callback_lists.observers(callbacks)
         if observers != self._observers:
             self._observers = observers
             self.train_function = None
 
     def save_own_variables(self, store):
-        # A resumed run goes on with the dropout masks and with what observers
+        # A resumed run goes on with the dropout masks and with what callbacks
         # have seen. Keras itself does not save the states of seeds.
         for i, variable in enumerate(gradients.seed_states(self)):
             store[f"seed_{i}"] = variable.numpy()
-        for i, observer in enumerate(self._observers):
-            for name, value in observer.get_state().items():
-                store[f"observer_{i}_{name}"] = value
+        for i, keeper in enumerate(self._keepers):
+            for name, value in keeper.get_state().items():
+                store[f"callback_{i}_{name}"] = value
 
     def load_own_variables(self, store):
         for i, variable in enumerate(gradients.seed_states(self)):
             if f"seed_{i}" in store.keys():
                 variable.assign(store[f"seed_{i}"])
-        for i, observer in enumerate(self._observers):
-            prefix = f"observer_{i}_"
-            observer.set_state(
-                {
-                    key.removeprefix(prefix): store[key][...]
-                    for key in store.keys()
-                    if key.startswith(prefix)
-                }
-            )
+        for i, keeper in enumerate(self._keepers):
+            prefix = f"callback_{i}_"
+            state = {
+                key.removeprefix(prefix): store[key][...]
+                for key in store.keys()
+                if key.startswith(prefix)
+            }
+            if state:
+                keeper.set_state(state)
 
 
 def _check_strategy(strategy):

@@ -137,9 +137,10 @@ class SelectionModel(Fitting, OwnMethods, keras.Model):
         """Returns one prediction from those of the predicting networks."""
         if len(y_preds) == 1:
             return y_preds[0]
-        return keras.tree.map_structure(
+        merged = keras.tree.map_structure(
             lambda *t: keras.ops.mean(keras.ops.stack(t), axis=0), *y_preds
         )
+        return gradients.set_masks(merged, gradients.get_masks(y_preds[0]))
 
     def build(self, input_shape):
         """Builds the networks for inputs of this (nested) shape."""

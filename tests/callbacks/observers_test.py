@@ -122,13 +122,19 @@ def test_weight_history_keeps_the_last_steps(steps_per_execution):
 
 def test_observers_deep_copy_before_use():
     # KerasTuner copies callbacks for each trial.
-    for callback in (
-        kb.callbacks.WeightHistory(),
-        kb.callbacks.ExampleHistory(32),
-    ):
-        x, y = batch_of(32)
-        copied = copy.deepcopy(callback)
-        still().fit(x, y, batch_size=16, verbose=0, callbacks=[copied])
+    x, y = batch_of(32)
+    weights = copy.deepcopy(kb.callbacks.WeightHistory())
+    examples = copy.deepcopy(kb.callbacks.ExampleHistory(32))
+    model = still()
+    model.fit(x, y, batch_size=16, verbose=0, callbacks=[weights, examples])
+    assert weights.weights.shape == (1, 3)
+    logits = model.predict(x, verbose=0)
+    expected = np.exp(logits[np.arange(32), y]) / np.exp(logits).sum(1)
+    seen = ~np.isnan(examples.given_probability)
+    assert seen.sum() == 16
+    np.testing.assert_allclose(
+        examples.given_probability[seen], expected[seen], rtol=1e-5
+    )
 
 
 def test_observers_leave_with_the_fit_that_had_them():

@@ -108,6 +108,11 @@ def test_deep_copy_before_use():
     fit(copied, epochs=1)
     assert copied.curves["epoch"] == [0, 1]
     assert evolution.curves["epoch"] == []
+    again = copy.deepcopy(copied)
+    assert again.model is None
+    fit(again, epochs=1)
+    assert again.curves["epoch"] == [0, 1, 2]
+    assert copied.curves["epoch"] == [0, 1]
 
 
 def test_error_without_example_weights():

@@ -186,7 +186,15 @@ def test_tuple_inputs_and_outputs():
     x, y = batch_of(16)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model = compiled(network, loss=[loss, "mse"])
-    model.fit(batched((x, x), (y, x[:, :1])), verbose=0)
+    logits, sizes = network.predict((x, x), verbose=0)
+    log = model.fit(batched((x, x), (y, x[:, :1])), verbose=0).history
+    chosen = logits[np.arange(16), y]
+    kind = np.mean(np.log(np.exp(logits).sum(1)) - chosen)
+    size = np.mean((sizes - x[:, :1]) ** 2)
+    np.testing.assert_allclose(log["loss"][0], kind + size, rtol=1e-5)
+    after = network.predict((x, x), verbose=0)
+    assert np.abs(after[0] - logits).min() > 0
+    assert np.abs(after[1] - sizes).min() > 0
 
 
 def test_one_hot_labels_equal_integer_labels():

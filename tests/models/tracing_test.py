@@ -86,7 +86,13 @@ def test_eager_steps_need_no_symbolic_ones():
 
     model, data = deep_bilevel()
     model.compile("sgd", loss, run_eagerly=True)
-    model.fit(*data, batch_size=32, verbose=0)
+    x, y = data
+    before = model.predict(x, verbose=0)
+    batches = tf.data.Dataset.from_tensors(data)
+    log = model.fit(batches, verbose=0).history
+    expected = np.log(np.exp(before).sum(1)) - before[np.arange(len(x)), y]
+    np.testing.assert_allclose(log["loss"][0], expected.mean(), rtol=1e-5)
+    assert np.abs(model.predict(x, verbose=0) - before).max() > 0
 
 
 def test_what_has_no_symbolic_twin_is_left_to_the_trace():

@@ -250,7 +250,7 @@ def convolution_1d(rng, x):
     options = [
         {"padding": "causal", "dilation_rate": 2},
         {"padding": "same", "strides": 2},
-        {"padding": "valid", "groups": 2},
+        {"padding": "valid", "groups": 2 - x.shape[-1] % 2},
     ]
     option = options[rng.integers(3)]
     return layers.Conv1D(4, 2, activation="tanh", **option)(x)

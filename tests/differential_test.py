@@ -306,7 +306,7 @@ def agree(name, found, expected, scale=None):
     )
 
 
-def check_change(network, before, parts, state):
+def check_change(network, before, parts, state, blur=1.0):
     """Checks the change of each variable, and the statistics of the state.
 
     Args:
@@ -314,6 +314,7 @@ def check_change(network, before, parts, state):
         before: List of arrays, its trainable variables before.
         parts: List of pairs of a factor and a gradient, whose sum is the step.
         state: List of arrays, what the moving statistics should be.
+        blur: Float, by how much more than others the factors are rounded.
     """
     gradient = _sum(parts)
     # What is rounded is what is summed, even where the sum is near 0.
@@ -325,7 +326,7 @@ def check_change(network, before, parts, state):
         g = np.zeros(v.shape) if g is None else g
         # A bias before BatchNormalization has a gradient of mere rounding.
         scale = 0.02 * largest + (0.0 if size is None else size.max())
-        agree(f"change of {v.path}", old - v.numpy(), g, scale)
+        agree(f"change of {v.path}", old - v.numpy(), g, scale * blur)
     for v, value in zip(_statistics(network), state, strict=True):
         agree(f"state {v.path}", v.numpy(), value)
 
@@ -359,6 +360,7 @@ def check_deep(case, options):
     split = options.get("num_validation_shards", 1)
     mu, lambda_ = options.get("mu", 0.01), options.get("lambda_", 1.0)
     weights, parts = [], [(1.0, case.pull)]
+    blur = 1.0
     for group in _groups(reference.network, gradients[0], options):
         flat = np.array([_flat([g[i] for i in group]) for g in gradients])
         flat, judge = flat[split:], flat[:split].sum(0)
@@ -366,6 +368,9 @@ def check_deep(case, options):
         if "solver" in options:
             gram = flat @ flat.T / lambda_ + mu * np.eye(len(flat))
             w = np.linalg.solve(gram, w)
+            # Equations lose as many digits as their condition number has.
+            rounding = np.finfo("float32").eps * np.linalg.cond(gram)
+            blur = max(blur, rounding / 1e-4)
         else:
             w = w / ((flat**2).sum(1) / lambda_ + mu)
         if options.get("l1_normalize", True):
@@ -375,8 +380,9 @@ def check_deep(case, options):
             (a, [x if i in group else None for i, x in enumerate(g)])
             for a, g in zip(w, gradients[split:])
         ]
-    agree("weights", seen["weights"], np.array(weights))
-    check_change(network, before, parts, _state(reference.network))
+    largest = np.abs(weights).max()
+    agree("weights", seen["weights"], np.array(weights), largest * blur)
+    check_change(network, before, parts, _state(reference.network), blur)
 
 
 def _groups(network, gradient, options):

@@ -165,6 +165,18 @@ def lora(rng, x):
     return x
 
 
+@block(2, known=True)
+def layer_as_activation(rng, x):
+    return layers.Dense(4, activation=layers.LeakyReLU(0.3))(x)
+
+
+@block(2)
+def variable_as_activation(rng, x):
+    activation = layers.PReLU("ones")
+    activation.build((None, 4))  # Keras does so only when numbers come.
+    return layers.Dense(4, activation=activation)(x)
+
+
 @block(2)
 def regularized_activity(rng, x):
     return layers.Dense(4, "tanh", activity_regularizer="l2")(x)
@@ -238,7 +250,7 @@ def convolution_1d(rng, x):
     options = [
         {"padding": "causal", "dilation_rate": 2},
         {"padding": "same", "strides": 2},
-        {"padding": "valid", "groups": 2},
+        {"padding": "valid", "groups": 2 - x.shape[-1] % 2},
     ]
     option = options[rng.integers(3)]
     return layers.Conv1D(4, 2, activation="tanh", **option)(x)
@@ -494,6 +506,8 @@ class Plan:
         # One output for each token, and a mask for the loss where there is one.
         self._wants_tokens = bool(rng.random() < 0.6)
         self._is_dict = bool(rng.random() < 0.5)
+        # A weight for each token, where there are outputs for tokens.
+        self._weighs_tokens = bool(rng.random() < 0.3)
         self.names = []
 
     def network(self):
@@ -590,7 +604,10 @@ class Plan:
             x = tuple(x) if isinstance(x, list) else x
             y = tuple(y.values())
             y = y[0] if len(y) == 1 else y
-        weights = rng.uniform(0.5, 2.0, count).astype("float32")
+        shape = (count,)
+        if self._weighs_tokens:
+            shape += tuple(keras.tree.flatten(network.output)[0].shape[1:-1])
+        weights = rng.uniform(0.5, 2.0, shape).astype("float32")
         return x, y, weights if self.has_sample_weights else None
 
     def _values(self, rng, tensor, count):

@@ -144,8 +144,9 @@ class BilevelModel(Fitting, Wrapper):
         upper, lower = self._split(data)
         self._build(upper, lower)
         self._check_networks_train()
-        if not self.optimizer.built:
-            self.optimizer.build(self.trainable_variables)
+        self._build_optimizer(
+            (self, (upper or lower).x), (self.get_source(), lower.x)
+        )
         scale = gradients.LossScale(self.optimizer)
         trackers = OutputTrackers(self)
         if self.weighting.unit == "shard":

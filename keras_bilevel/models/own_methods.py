@@ -112,6 +112,20 @@ class OwnMethods:
                 "network, or on the layers to train, before `compile`."
             )
 
+    def _build_optimizer(self, *calls):
+        """Builds the optimizer, once all variables are there.
+
+        Args:
+            *calls: Tuples of a network and a batch of its inputs.
+        """
+        if self.optimizer.built:
+            return
+        if self.run_eagerly:
+            # Some layers build parts of theirs only when they really run.
+            for network, x in calls:
+                network(x, training=False)
+        self.optimizer.build(self.trainable_variables)
+
     def compile_from_config(self, config):
         # Keras leaves this to models that override `compile`.
         self.compile(**keras.saving.deserialize_keras_object(config))

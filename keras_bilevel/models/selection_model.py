@@ -182,8 +182,7 @@ class SelectionModel(Fitting, OwnMethods, keras.Model):
                 network.build_on(batch.x)
         self.built = True
         self._check_networks_train()
-        if not self.optimizer.built:
-            self.optimizer.build(self.trainable_variables)
+        self._build_optimizer(*((n, batch.x) for n in self._networks))
         scale = gradients.LossScale(self.optimizer)
         trackers = OutputTrackers(self)
         step = gradients.walk_selected(

@@ -79,6 +79,30 @@ def test_train_on_batch_traces_its_step_once():
     assert len(counted) == 1
 
 
+@pytest.mark.parametrize("kind", ["shards", "examples", "selection"])
+def test_eager_steps_train_what_is_built_by_a_real_call(kind):
+    network = keras.Sequential(
+        [
+            keras.Input((5,)),
+            layers.Dense(4, activation=layers.PReLU()),
+            layers.Dense(3),
+        ]
+    )
+    data = (X, Y)
+    if kind == "selection":
+        model = kb.SelectionModel(network, kb.selection.SelfPaced())
+    elif kind == "shards":
+        model = kb.BilevelModel(network, kb.weighting.DeepBilevel(4))
+    else:
+        model = kb.BilevelModel(network, kb.weighting.LearningToReweight())
+        data = (kb.data.source_target_batches((X, Y), (X, Y), 16, 8),)
+    compiled(model, run_eagerly=True)
+    batch_size = None if kind == "examples" else 16
+    model.fit(*data, batch_size=batch_size, verbose=0)
+    slopes = network.layers[0].activation.alpha.numpy()
+    assert np.any(slopes != 0)
+
+
 def test_eager_steps_need_no_symbolic_ones():
     def loss(y, y_pred):
         keras.ops.convert_to_numpy(y_pred)

@@ -20,7 +20,7 @@ from benchmarks import networks
 from benchmarks import render
 from benchmarks import runner
 from benchmarks import speed
-from keras_bilevel.gradients import calls
+from keras_bilevel.engine import calls
 
 # Network, source and target examples, weighting.
 FITS = [

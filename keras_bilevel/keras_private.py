@@ -7,7 +7,6 @@ one that is gone; no other module of the package knows a private name.
 """
 
 from keras.src.trainers.compile_utils import CompileLoss
-from tensorflow.python.framework import ops as tf_ops
 
 # What Keras hangs on tensors: masks of time steps, and what a softmax or
 # sigmoid was made of, which losses prefer to it.
@@ -223,12 +222,19 @@ def registered_gradient(operation):
     Raises:
         LookupError: If there is none.
     """
-    return tf_ops.gradient_registry.lookup(operation)
+    return _gradient_registry().lookup(operation)
 
 
 def unregister_gradient(operation):
     """Makes room for another gradient; `tf.RegisterGradient` is public."""
-    del tf_ops.gradient_registry._registry[operation]
+    del _gradient_registry()._registry[operation]
+
+
+def _gradient_registry():
+    # Here alone: Keras may run on another backend one day.
+    from tensorflow.python.framework import ops
+
+    return ops.gradient_registry
 
 
 # KerasTuner writes its files in place, and stops at half a file.

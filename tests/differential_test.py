@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 import keras_bilevel as kb
-from keras_bilevel.gradients import calls
+from keras_bilevel.engine import calls
 from tests import differential
 from tests.differential import BATCH
 from tests.differential import TARGET

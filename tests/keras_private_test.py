@@ -262,6 +262,7 @@ CHECKS = [
     name
     for name, value in vars(keras_private).items()
     if getattr(value, "__module__", None) == keras_private.__name__
+    and not name.startswith("_")
 ]
 
 

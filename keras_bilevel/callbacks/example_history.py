@@ -1,12 +1,13 @@
 """Which labels to look at, from the predictions made while training."""
 
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
 from keras_bilevel.callbacks import outputs
 from keras_bilevel.callbacks import scores
 from keras_bilevel.callbacks.example_observer import ExampleObserver
-from keras_bilevel.gradients import gather
+from keras_bilevel.engine import gather
+from keras_bilevel.engine.rows import add_rows
 
 
 class ExampleHistory(ExampleObserver):
@@ -78,13 +79,10 @@ class ExampleHistory(ExampleObserver):
         self._add(ids, score)
 
     def _add(self, ids, score):
-        finite = tf.math.is_finite(score)
-        score = tf.where(finite, score, 0.0)
+        finite = ops.isfinite(score)
         sums, visits = self._kept()
-        sums.value.scatter_add(tf.IndexedSlices(score, ids))
-        visits.value.scatter_add(
-            tf.IndexedSlices(tf.cast(finite, tf.int32), ids)
-        )
+        add_rows(sums, ids, ops.where(finite, score, 0.0))
+        add_rows(visits, ids, ops.cast(finite, "int32"))
 
     def _kept(self):
         shape = (self.num_examples,)

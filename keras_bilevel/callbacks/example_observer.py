@@ -1,13 +1,14 @@
 """Callbacks that keep something for every example."""
 
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
 from keras_bilevel.callbacks import labels
 from keras_bilevel.callbacks import outputs
 from keras_bilevel.callbacks.observer import Observer
-from keras_bilevel.gradients import gather
-from keras_bilevel.gradients.compiled_losses import outputs_of
+from keras_bilevel.engine import gather
+from keras_bilevel.engine.compiled_losses import outputs_of
+from keras_bilevel.engine.rows import raise_rows
 
 
 class ExampleObserver(Observer):
@@ -33,7 +34,7 @@ class ExampleObserver(Observer):
     def forget(self):
         """Forgets what was seen, for other data."""
         for variable in self._labels():
-            variable.assign(tf.zeros_like(variable.value))
+            variable.assign(ops.zeros_like(variable))
 
     def check(self, num_examples):
         if num_examples > self.num_examples:
@@ -56,7 +57,7 @@ class ExampleObserver(Observer):
             step.y_pred,
             batch.sample_weight,
         )
-        healthy = _healthy(step)
+        healthy = step.usable_examples()
         self._compare(ids, found, healthy)
         self.observe_examples(step, ids, found, healthy)
 
@@ -64,16 +65,16 @@ class ExampleObserver(Observer):
         """Takes note of the examples of one training step.
 
         Args:
-            step: A `gradients.Step`.
+            step: A `engine.Step`.
             ids: Integer tensor of the ids on all replicas.
-            found: List of the `gradients.compiled_losses.OutputLoss`es of this
+            found: List of the `engine.compiled_losses.OutputLoss`es of this
                 replica.
             healthy: Boolean tensor of shape `(batch_size,)`, the examples of
                 this replica whose data were finite.
         """
 
     def ids(self, step):
-        """Returns the ids of a `gradients.Step`, `(batch_size,)`."""
+        """Returns the ids of a `engine.Step`, `(batch_size,)`."""
         if step.batch.ids is None:
             raise ValueError(
                 f"Expected batches with ids for `{type(self).__name__}`. "
@@ -110,16 +111,8 @@ class ExampleObserver(Observer):
         codes = [labels.fingerprints(output) for output in found]
         if not codes:
             return
-        known = tf.reduce_all(tf.stack(codes) != 0, axis=0) & healthy
-        code = gather(tf.where(known, labels.joined(codes), 0))
+        known = ops.all(ops.stack(codes) != 0, axis=0) & healthy
+        code = gather(ops.where(known, labels.joined(codes), 0))
         high, low = self._labels()
-        high.value.scatter_max(tf.IndexedSlices(code, ids))
-        rest = tf.where(code != 0, labels.LARGEST - code, 0)
-        low.value.scatter_max(tf.IndexedSlices(rest, ids))
-
-
-def _healthy(step):
-    """Returns which examples were not dropped, `(batch_size,)`."""
-    # One part for each example, or for each shard.
-    size = tf.shape(step.batch.ids)[0]
-    return tf.repeat(~step.dropped, size // tf.shape(step.dropped)[0])
+        raise_rows(high, ids, code)
+        raise_rows(low, ids, ops.where(code != 0, labels.LARGEST - code, 0))

@@ -8,9 +8,9 @@ from keras import ops
 
 from keras_bilevel import keras_private
 from keras_bilevel.data.labels import is_one_hot
-from keras_bilevel.gradients.compiled_losses import expanded
-from keras_bilevel.gradients.compiled_losses import numbers_shape
-from keras_bilevel.gradients.compiled_losses import per_example_sum
+from keras_bilevel.engine.compiled_losses import expanded
+from keras_bilevel.engine.compiled_losses import numbers_shape
+from keras_bilevel.engine.compiled_losses import per_example_sum
 
 # What `fingerprints` are smaller than, and the factor that spreads them.
 LARGEST = 2**31 - 1
@@ -37,7 +37,7 @@ def given_probability(output):
     given value.
 
     Args:
-        output: A `gradients.compiled_losses.OutputLoss`.
+        output: A `engine.compiled_losses.OutputLoss`.
 
     Returns:
         Float32 tensor in [0, 1] of the shape of the loss before its

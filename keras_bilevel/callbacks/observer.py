@@ -1,9 +1,9 @@
 """Callbacks that see every training step from the inside."""
 
 import keras
-import tensorflow as tf
 
 from keras_bilevel.callbacks.keeper import Keeper
+from keras_bilevel.engine import make_once
 
 
 class Observer(Keeper):
@@ -33,11 +33,11 @@ class Observer(Keeper):
         """Takes note of one training step.
 
         With several replicas each of them calls this with its own part of the
-        step. What is kept has to be the same on all: `gradients.gather` joins
+        step. What is kept has to be the same on all: `engine.gather` joins
         the parts first.
 
         Args:
-            step: A `gradients.Step`, its tensors belong to the graph.
+            step: A `engine.Step`, its tensors belong to the graph.
         """
         raise NotImplementedError
 
@@ -52,27 +52,18 @@ class Observer(Keeper):
 
         With several replicas each has a copy.
         """
-        if name in self._variables:
-            return self._variables[name]
-        context = tf.distribute.get_replica_context()
-        if tf.distribute.has_strategy() and context is not None:
-            # All replicas wait here until the one variable is made.
-            context.merge_call(lambda _: self._make(name, shape, dtype))
-        else:
-            strategy = tf.distribute.get_strategy()
-            if self.model is not None:
-                strategy = self.model.distribute_strategy
-            with strategy.scope():
-                self._make(name, shape, dtype)
+        if name not in self._variables:
+            model = self.model
+            strategy = None if model is None else model.distribute_strategy
+            make_once(lambda: self._make(name, shape, dtype), strategy)
         return self._variables[name]
 
     def _make(self, name, shape, dtype):
-        with tf.init_scope():
-            variable = keras.Variable(
-                tf.zeros(shape, dtype), trainable=False, dtype=dtype
-            )
-            if name in self._restored:
-                variable.assign(self._restored.pop(name))
+        variable = keras.Variable(
+            keras.ops.zeros(shape, dtype), trainable=False, dtype=dtype
+        )
+        if name in self._restored:
+            variable.assign(self._restored.pop(name))
         self._variables[name] = variable
 
     def get_state(self):

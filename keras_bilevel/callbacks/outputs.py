@@ -34,7 +34,7 @@ def pick(outputs, output, watcher):
 
     Args:
         outputs: List of objects with a `name` and a `path`, such as
-            `gradients.compiled_losses.OutputLoss`.
+            `engine.compiled_losses.OutputLoss`.
         output: Name or index of the output, or `None` for the only one.
         watcher: The callback, for messages.
     """

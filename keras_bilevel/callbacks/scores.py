@@ -1,16 +1,16 @@
 """How far a network believes the label that was given: higher is better."""
 
-import tensorflow as tf
+from keras import ops
 
 from keras_bilevel.callbacks import labels
-from keras_bilevel.gradients.compiled_losses import check_numbers
+from keras_bilevel.engine.compiled_losses import check_numbers
 
 
 def of_batch(output, usable=True):
     """Returns the probability of each given label, or else the loss.
 
     Args:
-        output: A `gradients.compiled_losses.OutputLoss`.
+        output: A `engine.compiled_losses.OutputLoss`.
         usable: Boolean tensor of shape `(batch_size,)`. Defaults to `True`.
 
     Returns:
@@ -23,7 +23,7 @@ def of_batch(output, usable=True):
     if are_losses:
         values, _, _ = output.terms
     means = labels.example_means(output, values)
-    return tf.where(usable, means, float("nan")), are_losses
+    return ops.where(usable, means, float("nan")), are_losses
 
 
 def ranked(losses):
@@ -37,13 +37,13 @@ def ranked(losses):
         Float tensor in (0, 1) of the same shape, NaN where losses are not
         finite.
     """
-    there = tf.math.is_finite(losses)
-    ascending = tf.sort(tf.where(there, losses, float("inf")))
-    lower = tf.searchsorted(ascending, losses, side="left")
-    not_higher = tf.searchsorted(ascending, losses, side="right")
-    place = tf.cast(lower + not_higher, losses.dtype) / 2.0
-    count = tf.reduce_sum(tf.cast(there, losses.dtype))
-    return tf.where(there, 1.0 - place / count, float("nan"))
+    there = ops.isfinite(losses)
+    ascending = ops.sort(ops.where(there, losses, float("inf")))
+    lower = ops.searchsorted(ascending, losses, side="left")
+    not_higher = ops.searchsorted(ascending, losses, side="right")
+    place = ops.cast(lower + not_higher, losses.dtype) / 2.0
+    count = ops.sum(ops.cast(there, losses.dtype))
+    return ops.where(there, 1.0 - place / count, float("nan"))
 
 
 def check_probability(are_ranks, watcher):

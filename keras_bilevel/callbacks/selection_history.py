@@ -1,10 +1,11 @@
 """Which examples were kept, epoch by epoch."""
 
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
 from keras_bilevel.callbacks.example_observer import ExampleObserver
-from keras_bilevel.gradients import gather
+from keras_bilevel.engine import gather
+from keras_bilevel.engine.rows import write_rows
 
 NOT_SEEN = -1
 
@@ -55,14 +56,12 @@ class SelectionHistory(ExampleObserver):
         self._networks()
 
     def observe_examples(self, step, ids, found, healthy):
-        there = gather(tf.cast(_counted(found) & healthy, tf.int32)) > 0
-        # 0 means not seen: so variables begin.
-        marks = 1 + tf.cast(tf.reduce_sum(step.weights, axis=0), tf.int32)
+        there = gather(ops.cast(_counted(found) & healthy, "int32")) > 0
+        # Variables start at 0, meaning not seen.
+        marks = 1 + ops.cast(ops.sum(step.weights, axis=0), "int32")
         # What is not there goes to a place that nobody reads.
-        places = tf.where(there, ids, tf.cast(self.num_examples, ids.dtype))
-        self._marks().value.scatter_update(
-            tf.IndexedSlices(gather(marks), places)
-        )
+        places = ops.where(there, ids, ops.cast(self.num_examples, ids.dtype))
+        write_rows(self._marks(), places, gather(marks))
         self._networks().assign(step.weights.shape[0])
 
     def _marks(self):
@@ -78,7 +77,7 @@ class SelectionHistory(ExampleObserver):
             self._epochs = list(self._so_far())
         self._epoch, self._is_restored = epoch, False
         marks = self._marks()
-        marks.assign(tf.zeros_like(marks.value))
+        marks.assign(ops.zeros_like(marks))
 
     def _so_far(self):
         current = self._marks().numpy()[:-1] - 1
@@ -119,4 +118,4 @@ class SelectionHistory(ExampleObserver):
 def _counted(found):
     """Returns the examples of which something counts in the loss."""
     presences = [output.means()[1] for output in found]
-    return tf.reduce_any(tf.stack(presences), axis=0) if found else True
+    return ops.any(ops.stack(presences), axis=0) if found else True

@@ -1,10 +1,12 @@
 """The weights of every step, in bounded memory."""
 
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
 from keras_bilevel.callbacks.observer import Observer
-from keras_bilevel.gradients import gather
+from keras_bilevel.engine import gather
+from keras_bilevel.engine.files import write_histogram
+from keras_bilevel.engine.rows import write_rows
 
 
 class WeightHistory(Observer):
@@ -43,11 +45,11 @@ class WeightHistory(Observer):
         self._first_step_of_epoch = 0
 
     def observe(self, step):
-        row = gather(tf.reduce_mean(step.weights, axis=0))
+        row = gather(ops.mean(step.weights, axis=0))
         kept = self.variable("kept", (self.capacity, row.shape[0]), "float32")
         count = self.variable("count", (), "int32")
-        position = tf.reshape(count.value % self.capacity, (1,))
-        kept.value.scatter_update(tf.IndexedSlices(row[None], position))
+        position = ops.reshape(count.value % self.capacity, (1,))
+        write_rows(kept, position, row[None])
         count.assign(count.value + 1)
 
     @property
@@ -69,10 +71,7 @@ class WeightHistory(Observer):
         fresh = self.num_steps - self._first_step_of_epoch
         if self.log_dir is None or fresh == 0:
             return
-        writer = tf.summary.create_file_writer(self.log_dir)
-        with writer.as_default():
-            tf.summary.histogram("weights", self.weights[-fresh:], epoch)
-        writer.close()
+        write_histogram(self.log_dir, "weights", self.weights[-fresh:], epoch)
 
     def plot(self):
         """Returns a `matplotlib` figure of the weights against steps."""

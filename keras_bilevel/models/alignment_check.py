@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_bilevel import gradients
+from keras_bilevel import engine
 
 
 class AlignmentCheck(keras.callbacks.Callback):
@@ -39,5 +39,5 @@ class AlignmentCheck(keras.callbacks.Callback):
                 "the alignments of the examples, weighted, then add up to that "
                 "of the whole loss. Received: a network where they do not; an "
                 "operation in it has a wrong second derivative. No weight was "
-                f"changed by it. {gradients.suspects(self.network)}"
+                f"changed by it. {engine.suspects(self.network)}"
             )

@@ -7,7 +7,7 @@ import keras
 from keras_bilevel import data
 from keras_bilevel.data.arrays import are_arrays
 from keras_bilevel.data.arrays import read_examples
-from keras_bilevel.gradients import map_tensors
+from keras_bilevel.engine import map_tensors
 
 
 def split_off_tail(arrays, validation_split):

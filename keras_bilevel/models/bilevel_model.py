@@ -1,14 +1,14 @@
 """The one model, and the one `train_step`, of all alignment weightings."""
 
 import keras
-import tensorflow as tf
+from keras import ops
 
-from keras_bilevel import gradients
+from keras_bilevel import engine
 from keras_bilevel import keras_private
 from keras_bilevel.callbacks.example_observer import ExampleObserver
+from keras_bilevel.data import batches
 from keras_bilevel.data.epochs import attached
 from keras_bilevel.models import arrays
-from keras_bilevel.models import batches
 from keras_bilevel.models import callback_lists
 from keras_bilevel.models import pair
 from keras_bilevel.models import runaway
@@ -147,18 +147,18 @@ class BilevelModel(Fitting, Wrapper):
         self._build_optimizer(
             (self, (upper or lower).x), (self.get_source(), lower.x)
         )
-        scale = gradients.LossScale(self.optimizer)
+        scale = engine.LossScale(self.optimizer)
         trackers = OutputTrackers(self)
         if self.weighting.unit == "shard":
-            step = gradients.walk_shards(self, self.weighting, lower, scale)
+            step = engine.walk_shards(self, self.weighting, lower, scale)
         else:
-            step = gradients.walk_examples(
+            step = engine.walk_examples(
                 self, self.weighting, upper, lower, scale
             )
-        gradient, penalty = gradients.add_regularizers(
+        gradient, penalty = engine.add_regularizers(
             step.gradients, step.variables
         )
-        gradients.apply(self.optimizer, gradient, step.variables, scale)
+        engine.apply(self.optimizer, gradient, step.variables, scale)
         for observer in self._observers:
             observer.observe(step)
         trackers.update(step)
@@ -202,10 +202,10 @@ class BilevelModel(Fitting, Wrapper):
             self._source.compile(optimizer=None, loss=loss)
 
     def _log(self, step, penalty):
-        lower = (step.losses + penalty, tf.cast(step.has_loss, tf.float32))
+        lower = (step.losses + penalty, ops.cast(step.has_loss, "float32"))
         seen, shown, other = step, lower, None
         if step.upper is not None:
-            has_loss = tf.cast(step.upper.has_loss, tf.float32)
+            has_loss = ops.cast(step.upper.has_loss, "float32")
             upper = (step.upper.loss + penalty, has_loss)
             other = upper
             if self._source is not None:
@@ -284,9 +284,9 @@ class BilevelModel(Fitting, Wrapper):
 
     def _check_dataset(self, dataset):
         if self.weighting.unit == "example":
-            gradients.check_linear(self.loss)
-            gradients.check_linear(self.source_loss)
-        if not isinstance(dataset, tf.data.Dataset):
+            engine.check_linear(self.loss)
+            engine.check_linear(self.source_loss)
+        if not batches.is_dataset(dataset):
             return
         replicas = self.distribute_strategy.num_replicas_in_sync
         if self.weighting.unit == "shard":
@@ -300,14 +300,9 @@ class BilevelModel(Fitting, Wrapper):
         # XLA leaves out the assertion in the step.
         room = self.weighting.num_examples
         is_known = bool(attached(dataset, "num_source_examples"))
-        if room is None or is_known or not isinstance(dataset, tf.data.Dataset):
+        if room is None or is_known or not batches.is_dataset(dataset):
             return dataset
-
-        def check(source, target):
-            *parts, ids = source
-            return (*parts, batches.check_ids(ids, room)), target
-
-        return dataset.map(check)
+        return batches.with_ids_checked(dataset, room)
 
     def _check_source_size(self, dataset):
         room = self.weighting.num_examples

@@ -2,16 +2,15 @@
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_bilevel import data
-from keras_bilevel import gradients
+from keras_bilevel import engine
+from keras_bilevel.data import batches
+from keras_bilevel.data import class_weights
 from keras_bilevel.data.epochs import attached
+from keras_bilevel.engine.trainer import MultiWorker
 from keras_bilevel.models import arrays
-from keras_bilevel.models import batches
 from keras_bilevel.models import callback_lists
-from keras_bilevel.models import class_weights
-from keras_bilevel.models.multi_worker import MultiWorker
 
 _OTHER_SEED = (
     "Pass `seed` to what made the dataset, or call "
@@ -40,7 +39,7 @@ class Fitting(MultiWorker):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        _check_strategy(self.distribute_strategy)
+        engine.check_strategy(self.distribute_strategy)
         self._observers = []
         self._keepers = []
 
@@ -66,7 +65,7 @@ class Fitting(MultiWorker):
         It is drawn from NumPy's global generator, as that of a dataset is.
         """
         seed = np.random.randint(2**31 - 1)
-        return gradients.of_workers(seed, self.distribute_strategy)[0]
+        return engine.of_workers(seed, self.distribute_strategy)[0]
 
     def _batches(self, part, batch_size, shuffle, steps_per_epoch):
         """Returns the dataset of batches of `fit` on arrays.
@@ -150,7 +149,7 @@ class Fitting(MultiWorker):
             y = batch_size = sample_weight = None
             validation_split, steps_per_epoch = 0.0, None
         self._check_dataset(x)
-        if isinstance(x, tf.data.Dataset):
+        if batches.is_dataset(x):
             batches.check_labels(x.element_spec)
             if class_weight is not None:
                 x = class_weights.weighted(x, class_weight)
@@ -181,21 +180,15 @@ class Fitting(MultiWorker):
     def _for_workers(self, dataset):
         """Returns a dataset of which each worker takes its part of a batch."""
         strategy = self.distribute_strategy
-        is_dataset = isinstance(dataset, tf.data.Dataset)
-        if not is_dataset or not gradients.has_workers(strategy):
+        if not (batches.is_dataset(dataset) and engine.has_workers(strategy)):
             return dataset
         for seed in attached(dataset, "order_seed"):
             self._check_agree("seed of the dataset", seed, _OTHER_SEED)
-        # Left alone, tf.data may give each worker files of its own.
-        options = tf.data.Options()
-        options.experimental_distribute.auto_shard_policy = (
-            tf.data.experimental.AutoShardPolicy.DATA
-        )
-        return dataset.with_options(options)
+        return batches.sharded_by_data(dataset)
 
     def _check_agree(self, name, value, mend):
         """Raises `ValueError` where workers differ in an integer."""
-        values = gradients.of_workers(value, self.distribute_strategy)
+        values = engine.of_workers(value, self.distribute_strategy)
         if len(set(values)) > 1:
             raise ValueError(
                 f"Expected the same {name} on all workers. Received: {values}. "
@@ -234,14 +227,14 @@ class Fitting(MultiWorker):
     def save_own_variables(self, store):
         # A resumed run goes on with the dropout masks and with what callbacks
         # have seen. Keras itself does not save the states of seeds.
-        for i, variable in enumerate(gradients.seed_states(self)):
+        for i, variable in enumerate(engine.seed_states(self)):
             store[f"seed_{i}"] = variable.numpy()
         for i, keeper in enumerate(self._keepers):
             for name, value in keeper.get_state().items():
                 store[f"callback_{i}_{name}"] = value
 
     def load_own_variables(self, store):
-        for i, variable in enumerate(gradients.seed_states(self)):
+        for i, variable in enumerate(engine.seed_states(self)):
             if f"seed_{i}" in store.keys():
                 variable.assign(store[f"seed_{i}"])
         for i, keeper in enumerate(self._keepers):
@@ -253,19 +246,3 @@ class Fitting(MultiWorker):
             }
             if state:
                 keeper.set_state(state)
-
-
-def _check_strategy(strategy):
-    refused = (
-        tf.distribute.ParameterServerStrategy,
-        tf.compat.v1.distribute.experimental.ParameterServerStrategy,
-        tf.distribute.experimental.CentralStorageStrategy,
-    )
-    if isinstance(strategy, refused):
-        raise ValueError(
-            "Expected a strategy whose replicas train in step: "
-            "`MirroredStrategy`, `MultiWorkerMirroredStrategy`, `TPUStrategy` "
-            "or `OneDeviceStrategy`. Received: "
-            f"{type(strategy).__name__}. The method compares gradients of one "
-            "point, which workers that update on their own do not have."
-        )

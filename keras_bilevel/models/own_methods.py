@@ -10,9 +10,9 @@ import inspect
 import keras
 
 from keras_bilevel import keras_private
-from keras_bilevel.gradients import are_data_only
-from keras_bilevel.gradients import compile_losses
-from keras_bilevel.gradients import without_regularizers
+from keras_bilevel.engine import are_data_only
+from keras_bilevel.engine import compile_losses
+from keras_bilevel.engine import without_regularizers
 
 _USED = ("compute_loss", "compute_metrics", "test_step", "predict_step")
 

@@ -1,7 +1,7 @@
 """What a selection does, as numbers in the progress bar."""
 
 import keras
-import tensorflow as tf
+from keras import ops
 
 
 class SelectionMetrics:
@@ -19,9 +19,9 @@ class SelectionMetrics:
         self.shown = [self.kept, self.dropped]
 
     def update(self, step):
-        """Adds one `gradients.Step`."""
+        """Adds one `engine.Step`."""
         self.kept.update_state(step.weights)
-        self.dropped.update_state(tf.cast(step.dropped, tf.float32))
+        self.dropped.update_state(ops.cast(step.dropped, "float32"))
 
     def reset(self):
         for metric in self.shown:

@@ -2,11 +2,11 @@
 
 import keras
 
-from keras_bilevel import gradients
+from keras_bilevel import engine
 from keras_bilevel import keras_private
 from keras_bilevel.callbacks import labels
+from keras_bilevel.data import batches
 from keras_bilevel.models import arrays
-from keras_bilevel.models import batches
 from keras_bilevel.models import pair
 from keras_bilevel.models.fitting import Fitting
 from keras_bilevel.models.own_methods import OwnMethods
@@ -141,7 +141,7 @@ class SelectionModel(Fitting, OwnMethods, keras.Model):
         merged = keras.tree.map_structure(
             lambda *t: keras.ops.mean(keras.ops.stack(t), axis=0), *y_preds
         )
-        return gradients.set_masks(merged, gradients.get_masks(y_preds[0]))
+        return engine.set_masks(merged, engine.get_masks(y_preds[0]))
 
     def build(self, input_shape):
         """Builds the networks for inputs of this (nested) shape."""
@@ -183,9 +183,9 @@ class SelectionModel(Fitting, OwnMethods, keras.Model):
         self.built = True
         self._check_networks_train()
         self._build_optimizer(*((n, batch.x) for n in self._networks))
-        scale = gradients.LossScale(self.optimizer)
+        scale = engine.LossScale(self.optimizer)
         trackers = OutputTrackers(self)
-        step = gradients.walk_selected(
+        step = engine.walk_selected(
             self._networks,
             self._select,
             self._disagree,
@@ -193,7 +193,7 @@ class SelectionModel(Fitting, OwnMethods, keras.Model):
             scale,
             self.select_per_replica,
         )
-        gradients.apply(self.optimizer, step.gradients, step.variables, scale)
+        engine.apply(self.optimizer, step.gradients, step.variables, scale)
         step.y_pred = self._merge(step.y_pred[: len(self._predicting())])
         for observer in self._observers:
             observer.observe(step)
@@ -214,7 +214,7 @@ class SelectionModel(Fitting, OwnMethods, keras.Model):
     def _log(self, step):
         batch = step.batch
         # The loss is a mean over the kept: so it is over several steps.
-        kept = gradients.reduce_sum(keras.ops.sum(step.weights[0]))
+        kept = engine.reduce_sum(keras.ops.sum(step.weights[0]))
         keras_private.loss_tracker(self).update_state(
             step.losses[0], sample_weight=kept
         )
@@ -248,7 +248,7 @@ class SelectionModel(Fitting, OwnMethods, keras.Model):
         )
 
     def _check_dataset(self, dataset):
-        gradients.check_linear(self.loss)
+        engine.check_linear(self.loss)
 
     def _check_epochs(self, epochs):
         self.schedule.check_epochs(epochs)

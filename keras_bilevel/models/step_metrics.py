@@ -1,9 +1,9 @@
 """What a weighting does, as numbers in the progress bar."""
 
 import keras
-import tensorflow as tf
+from keras import ops
 
-from keras_bilevel import gradients
+from keras_bilevel import engine
 from keras_bilevel import keras_private
 
 
@@ -21,17 +21,17 @@ class OutputTrackers:
         self._loss = keras_private.compiled_losses(model)
         metrics = [] if self._loss is None else self._loss.metrics
         self._variables = [v for m in metrics for v in m.variables]
-        self._before = gradients.read(self._variables)
+        self._before = engine.read(self._variables)
 
     def update(self, step):
-        """Adds the losses of a `gradients.Step`, unless nothing was kept."""
+        """Adds the losses of a `engine.Step`, unless nothing was kept."""
         if step.shown is None or not self._variables:
             return
         y, y_pred, sample_weight = step.shown
-        gradients.write(self._variables, self._before)
-        is_seen = tf.reduce_any(~step.dropped)
-        is_seen &= tf.reduce_any(step.weights != 0)
-        with gradients.finite_only(self._variables, is_seen):
+        engine.write(self._variables, self._before)
+        is_seen = ops.any(~step.dropped)
+        is_seen &= ops.any(step.weights != 0)
+        with engine.finite_only(self._variables, is_seen):
             self._loss(y, y_pred, sample_weight)
 
 
@@ -70,17 +70,17 @@ class StepMetrics:
         """Adds one step.
 
         Args:
-            step: A `gradients.Step`.
+            step: A `engine.Step`.
             other: Tuple of losses and their weights, or `None`.
         """
         if other is not None:
             self.other_loss.update_state(other[0], sample_weight=other[1])
-        self.negative.update_state(tf.cast(step.weights < 0, tf.float32))
-        self.effective.update_state(gradients.effective_units(step.weights))
-        self.dropped.update_state(tf.cast(step.dropped, tf.float32))
+        self.negative.update_state(ops.cast(step.weights < 0, "float32"))
+        self.effective.update_state(engine.effective_units(step.weights))
+        self.dropped.update_state(ops.cast(step.dropped, "float32"))
         if step.is_misfit is not None:
-            self.misfits.update_state(tf.cast(step.is_misfit, tf.float32))
-        has_loss = tf.cast(step.has_loss, tf.float32)
+            self.misfits.update_state(ops.cast(step.is_misfit, "float32"))
+        has_loss = ops.cast(step.has_loss, "float32")
         self.data_loss.update_state(step.losses, sample_weight=has_loss)
 
     def reset(self):

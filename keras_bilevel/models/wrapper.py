@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_bilevel import gradients
+from keras_bilevel import engine
 from keras_bilevel.models.own_methods import OwnMethods
 from keras_bilevel.models.own_methods import check_train_step
 from keras_bilevel.models.own_methods import is_own
@@ -72,7 +72,7 @@ class Wrapper(OwnMethods, keras.Model):
     def losses(self):
         # Not those of another network that a subclass may hold.
         losses = self.model.losses
-        if not gradients.are_data_only():
+        if not engine.are_data_only():
             return losses
         # Keras lists the weight regularisers last, one each.
         regularized = sum(

@@ -4,8 +4,9 @@ import numbers
 
 import keras
 import numpy as np
-import tensorflow as tf
 
+from keras_bilevel.data.batches import is_dataset
+from keras_bilevel.data.kept import kept_examples
 from keras_bilevel.report.scores import ranked
 from keras_bilevel.report.scores import read_scores
 
@@ -80,12 +81,9 @@ def cleaned(data, scores, keep=None, threshold=None):
     array([0, 0])
     """
     mask = keep_mask(scores, keep, threshold)
-    if not isinstance(data, tf.data.Dataset):
-        return keras.tree.map_structure(lambda a: _kept_rows(a, mask), data)
-    spec = data.element_spec
-    if isinstance(spec, tuple) and len(spec) == 4:
-        return _kept_ids(data, mask)
-    return _kept_positions(data, mask)
+    if is_dataset(data):
+        return kept_examples(data, mask)
+    return keras.tree.map_structure(lambda a: _kept_rows(a, mask), data)
 
 
 def _kept_rows(array, mask):
@@ -98,31 +96,6 @@ def _kept_rows(array, mask):
             f"{type(array).__name__} of shape {np.shape(array)}"
         )
     return array[mask]
-
-
-def _kept_ids(dataset, mask):
-    shape = dataset.element_spec[3].shape
-    if shape.rank:
-        raise ValueError(
-            "Invalid value for argument `data`. Expected a dataset of single "
-            f"examples. Received: ids of shape {shape}. Clean it before "
-            "`batch`, or call `unbatch` first."
-        )
-    return dataset.filter(lambda x, y, sample_weight, i: tf.gather(mask, i))
-
-
-def _kept_positions(dataset, mask):
-    size = dataset.cardinality().numpy()
-    if size not in (len(mask), tf.data.UNKNOWN_CARDINALITY):
-        raise ValueError(
-            "Invalid value for argument `data`. Expected a dataset of "
-            f"{len(mask)} single examples, one for each score. Received: "
-            f"{size} elements. Clean it before `batch` and `repeat`."
-        )
-    kept = dataset.enumerate().filter(lambda i, element: tf.gather(mask, i))
-    kept = kept.map(lambda i, element: element)
-    # Tells `fit` the number of steps, and an unknown size that was wrong.
-    return kept.apply(tf.data.experimental.assert_cardinality(mask.sum()))
 
 
 def _check_choice(keep, threshold):

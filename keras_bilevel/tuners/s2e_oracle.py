@@ -6,9 +6,9 @@ import time
 
 import keras_tuner
 import numpy as np
-import tensorflow as tf
 
 from keras_bilevel.data import seeds
+from keras_bilevel.engine.files import replace_file
 from keras_bilevel.keras_private import OracleHooks
 from keras_bilevel.schedules import S2ESchedule
 from keras_bilevel.schedules.checks import read_positive
@@ -354,18 +354,13 @@ class S2EOracle(OracleHooks, keras_tuner.Oracle):
 
     def save(self):
         write = super(keras_tuner.Oracle, self).save
-        _replace(self.oracle_file(), write)
+        replace_file(self.oracle_file(), write)
 
     def save_trial(self, trial):
         folder = self.trial_folder(trial.trial_id)
-        _replace(os.path.join(folder, "trial.json"), trial.save)
+        replace_file(os.path.join(folder, "trial.json"), trial.save)
 
 
 def _has_workers():
     """Whether this oracle is the chief's, which other processes ask."""
     return "KERASTUNER_ORACLE_IP" in os.environ
-
-
-def _replace(path, write):
-    write(f"{path}.new")
-    tf.io.gfile.rename(f"{path}.new", path, overwrite=True)

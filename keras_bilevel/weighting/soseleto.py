@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
-from keras_bilevel.rows import read_rows
-from keras_bilevel.rows import write_rows
+from keras_bilevel.engine.rows import read_rows
+from keras_bilevel.engine.rows import write_rows
 from keras_bilevel.weighting.weighting import Weighting
 
 

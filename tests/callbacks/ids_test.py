@@ -206,7 +206,7 @@ def test_rows_that_were_replaced_are_no_alarm():
 
 def test_no_labels_share_a_number():
     from keras_bilevel.callbacks import labels
-    from keras_bilevel.gradients.compiled_losses import outputs_of
+    from keras_bilevel.engine.compiled_losses import outputs_of
 
     model = tanh_network(classes=10)
     many = np.array(np.meshgrid(*[[0, 1]] * 10)).reshape(10, -1).T

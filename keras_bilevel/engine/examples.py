@@ -2,17 +2,17 @@
 
 import tensorflow as tf
 
-from keras_bilevel.gradients import compiled_losses
-from keras_bilevel.gradients import example_passes
-from keras_bilevel.gradients import losses
-from keras_bilevel.gradients import replicas
-from keras_bilevel.gradients import state
-from keras_bilevel.gradients.bad_examples import without_bad
-from keras_bilevel.gradients.normalize import finite_or_zero
-from keras_bilevel.gradients.normalize import normalizer
-from keras_bilevel.gradients.ranking import of_kept
-from keras_bilevel.gradients.step import Step
-from keras_bilevel.gradients.step import Upper
+from keras_bilevel.engine import compiled_losses
+from keras_bilevel.engine import example_passes
+from keras_bilevel.engine import losses
+from keras_bilevel.engine import replicas
+from keras_bilevel.engine import state
+from keras_bilevel.engine.bad_examples import without_bad
+from keras_bilevel.engine.normalize import finite_or_zero
+from keras_bilevel.engine.normalize import normalizer
+from keras_bilevel.engine.ranking import of_kept
+from keras_bilevel.engine.step import Step
+from keras_bilevel.engine.step import Upper
 from keras_bilevel.weighting.weighting import Weighting
 
 

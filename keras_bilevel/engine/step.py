@@ -3,22 +3,9 @@
 import dataclasses
 from typing import Any
 
+import tensorflow as tf
 
-@dataclasses.dataclass
-class Batch:
-    """Examples with their labels; tensors of shape `(batch_size, ...)`.
-
-    Attributes:
-        x: Inputs, a tensor or a structure of tensors.
-        y: Targets, a tensor or a structure of tensors.
-        sample_weight: The user's weights, or `None`.
-        ids: Integer tensor of shape `(batch_size,)`, or `None`.
-    """
-
-    x: Any
-    y: Any
-    sample_weight: Any = None
-    ids: Any = None
+from keras_bilevel.data.batches import Batch
 
 
 @dataclasses.dataclass
@@ -73,3 +60,9 @@ class Step:
     upper: Any = None
     shown: Any = None
     is_misfit: Any = None
+
+    def usable_examples(self):
+        """Returns which examples were not dropped, `(batch_size,)`."""
+        # One part for each example, or for each shard.
+        size = tf.shape(self.batch.ids)[0]
+        return tf.repeat(~self.dropped, size // tf.shape(self.dropped)[0])

@@ -29,3 +29,13 @@ def write_rows(variable, rows, values):
         values: Tensor of shape `(count, ...)`.
     """
     variable.value.scatter_update(tf.IndexedSlices(values, rows))
+
+
+def add_rows(variable, rows, values):
+    """Adds to some rows of a variable, to a row as often as it is there."""
+    variable.value.scatter_add(tf.IndexedSlices(values, rows))
+
+
+def raise_rows(variable, rows, values):
+    """Makes some rows of a variable at least as high as values."""
+    variable.value.scatter_max(tf.IndexedSlices(values, rows))

@@ -3,8 +3,8 @@
 import keras
 import tensorflow as tf
 
-from keras_bilevel.gradients import replicas
-from keras_bilevel.gradients import state
+from keras_bilevel.engine import replicas
+from keras_bilevel.engine import state
 
 
 def apply(optimizer, gradients, variables, scale):

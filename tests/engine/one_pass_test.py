@@ -6,8 +6,8 @@ import pytest
 from keras import layers
 
 import keras_bilevel as kb
-from keras_bilevel.gradients import one_pass
-from keras_bilevel.gradients import scaling
+from keras_bilevel.engine import one_pass
+from keras_bilevel.engine import scaling
 from tests.models.tools import batch_of
 from tests.models.tools import compiled
 from tests.models.tools import train_step

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_bilevel.gradients import replicas
+from keras_bilevel.engine import replicas
 
 
 def normalizer(weighting, weights):

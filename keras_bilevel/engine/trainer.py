@@ -12,8 +12,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_bilevel import gradients
 from keras_bilevel import keras_private
+from keras_bilevel.engine import replicas
 
 
 class MultiWorker(keras_private.TrainerHooks):
@@ -62,7 +62,7 @@ class MultiWorker(keras_private.TrainerHooks):
     def wrap_step(self, step_function):
         # On several workers Keras averages logs along their axis 0, which
         # scalars have not: https://github.com/keras-team/keras/issues/20585.
-        has_workers = gradients.has_workers(self.distribute_strategy)
+        has_workers = replicas.has_workers(self.distribute_strategy)
 
         def step(data):
             # Where a dataset ends unforeseen, all that needs no data would be

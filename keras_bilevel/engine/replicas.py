@@ -97,3 +97,42 @@ def of_workers(value, strategy):
         return [value]
     values = strategy.gather(tf.constant([value], tf.int64), axis=0)
     return [int(v) for v in values.numpy()]
+
+
+def check_strategy(strategy):
+    """Raises `ValueError` where replicas do not train in step."""
+    refused = (
+        tf.distribute.ParameterServerStrategy,
+        tf.compat.v1.distribute.experimental.ParameterServerStrategy,
+        tf.distribute.experimental.CentralStorageStrategy,
+    )
+    if isinstance(strategy, refused):
+        raise ValueError(
+            "Expected a strategy whose replicas train in step: "
+            "`MirroredStrategy`, `MultiWorkerMirroredStrategy`, `TPUStrategy` "
+            "or `OneDeviceStrategy`. Received: "
+            f"{type(strategy).__name__}. The method compares gradients of one "
+            "point, which workers that update on their own do not have."
+        )
+
+
+def make_once(make, strategy=None):
+    """Calls a function that makes variables, once for all replicas.
+
+    Args:
+        make: Function without arguments; it is called outside of graphs.
+        strategy: The `tf.distribute.Strategy` where no replica asks, or
+            `None` for the current one.
+    """
+
+    def make_outside():
+        with tf.init_scope():
+            make()
+
+    context = tf.distribute.get_replica_context()
+    if tf.distribute.has_strategy() and context is not None:
+        # All replicas wait here until it is done.
+        context.merge_call(lambda _: make_outside())
+    else:
+        with (strategy or tf.distribute.get_strategy()).scope():
+            make_outside()

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_bilevel.data import batches
 from keras_bilevel.data.labels import is_one_hot
-from keras_bilevel.models import batches
 
 
 def weighted(dataset, class_weight):

@@ -1,18 +1,37 @@
 """What a batch is made of, checked before the first step."""
 
+import dataclasses
+from typing import Any
+
 import keras
 import tensorflow as tf
 
-from keras_bilevel import gradients
 from keras_bilevel.data.arrays import check_outputs
 from keras_bilevel.data.dense import wrong
 from keras_bilevel.data.epochs import attached
 
 
+@dataclasses.dataclass
+class Batch:
+    """Examples with their labels; tensors of shape `(batch_size, ...)`.
+
+    Attributes:
+        x: Inputs, a tensor or a structure of tensors.
+        y: Targets, a tensor or a structure of tensors.
+        sample_weight: The user's weights, or `None`.
+        ids: Integer tensor of shape `(batch_size,)`, or `None`.
+    """
+
+    x: Any
+    y: Any
+    sample_weight: Any = None
+    ids: Any = None
+
+
 def examples(data):
     """Returns the `Batch` in `x`, `(x, y)`, `(x, y, w)` or `(x, y, w, ids)`."""
     data = data if isinstance(data, tuple) else (data,)
-    return gradients.Batch(*data, *[None] * (2 - len(data)))
+    return Batch(*data, *[None] * (2 - len(data)))
 
 
 def source_and_target(data):
@@ -28,9 +47,9 @@ def source_and_target(data):
             "source_size=..., target_size=...)`."
         )
     (*source, ids), target = data
-    source = gradients.Batch(*source)
+    source = Batch(*source)
     source.ids = ids
-    return source, gradients.Batch(*target)
+    return source, Batch(*target)
 
 
 def is_source_and_target(data):
@@ -72,6 +91,31 @@ def check_labels(data):
             check_outputs(
                 part.y, part.sample_weight, "argument `sample_weight`"
             )
+
+
+def is_dataset(data):
+    """Returns whether data are a `tf.data.Dataset`."""
+    return isinstance(data, tf.data.Dataset)
+
+
+def sharded_by_data(dataset):
+    """Returns a dataset of which each worker takes its part of a batch."""
+    # Left alone, tf.data may give each worker files of its own.
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = (
+        tf.data.experimental.AutoShardPolicy.DATA
+    )
+    return dataset.with_options(options)
+
+
+def with_ids_checked(dataset, num_examples):
+    """Returns source and target batches that fail on ids out of range."""
+
+    def check(source, target):
+        *parts, ids = source
+        return (*parts, check_ids(ids, num_examples)), target
+
+    return dataset.map(check)
 
 
 def check_ids(ids, num_examples):

@@ -3,11 +3,11 @@
 import keras
 import tensorflow as tf
 
-from keras_bilevel.gradients import compiled_losses
-from keras_bilevel.gradients import losses
-from keras_bilevel.gradients import replicas
-from keras_bilevel.gradients.compiled_losses import per_example_sum
-from keras_bilevel.gradients.structure import tensors
+from keras_bilevel.engine import compiled_losses
+from keras_bilevel.engine import losses
+from keras_bilevel.engine import replicas
+from keras_bilevel.engine.compiled_losses import per_example_sum
+from keras_bilevel.engine.structure import tensors
 
 
 class ExampleLosses:

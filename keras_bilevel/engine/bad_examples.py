@@ -4,10 +4,10 @@ import dataclasses
 
 import tensorflow as tf
 
-from keras_bilevel.gradients import losses
-from keras_bilevel.gradients import state
-from keras_bilevel.gradients.structure import map_tensors
-from keras_bilevel.gradients.structure import tensors
+from keras_bilevel.engine import losses
+from keras_bilevel.engine import state
+from keras_bilevel.engine.structure import map_tensors
+from keras_bilevel.engine.structure import tensors
 
 # A product of two such numbers is no float32.
 _HUGE = 1e18

@@ -7,9 +7,9 @@ import keras
 import tensorflow as tf
 
 from keras_bilevel import keras_private
-from keras_bilevel.gradients import replicas
-from keras_bilevel.gradients.structure import map_tensors
-from keras_bilevel.gradients.structure import tensors
+from keras_bilevel.engine import replicas
+from keras_bilevel.engine.structure import map_tensors
+from keras_bilevel.engine.structure import tensors
 
 _thread = threading.local()
 

@@ -9,19 +9,19 @@ import keras
 import tensorflow as tf
 
 from keras_bilevel import keras_private
-from keras_bilevel.gradients import losses
-from keras_bilevel.gradients import one_pass
-from keras_bilevel.gradients import replicas
-from keras_bilevel.gradients import state
-from keras_bilevel.gradients import vectors
-from keras_bilevel.gradients.loop import fold
-from keras_bilevel.gradients.normalize import finite_or_zero
-from keras_bilevel.gradients.normalize import normalizer
-from keras_bilevel.gradients.step import Step
-from keras_bilevel.gradients.structure import get_masks
-from keras_bilevel.gradients.structure import map_tensors
-from keras_bilevel.gradients.structure import set_masks
-from keras_bilevel.gradients.structure import tensors
+from keras_bilevel.engine import losses
+from keras_bilevel.engine import one_pass
+from keras_bilevel.engine import replicas
+from keras_bilevel.engine import state
+from keras_bilevel.engine import vectors
+from keras_bilevel.engine.loop import fold
+from keras_bilevel.engine.normalize import finite_or_zero
+from keras_bilevel.engine.normalize import normalizer
+from keras_bilevel.engine.step import Step
+from keras_bilevel.engine.structure import get_masks
+from keras_bilevel.engine.structure import map_tensors
+from keras_bilevel.engine.structure import set_masks
+from keras_bilevel.engine.structure import tensors
 
 
 def walk(model, weighting, batch, scale):

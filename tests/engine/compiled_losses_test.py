@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import layers
 
 import keras_bilevel as kb
-from keras_bilevel.gradients import example_losses
+from keras_bilevel.engine import example_losses
 from tests.models.tools import compiled
 from tests.models.tools import train_step
 from tests.models.tools import values

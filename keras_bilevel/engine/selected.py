@@ -6,12 +6,12 @@ examples, and the same predictions are weighed once more with what it picked.
 
 import tensorflow as tf
 
-from keras_bilevel.gradients import losses
-from keras_bilevel.gradients import replicas
-from keras_bilevel.gradients import state
-from keras_bilevel.gradients.bad_examples import without_bad
-from keras_bilevel.gradients.ranking import ExampleLosses
-from keras_bilevel.gradients.step import Step
+from keras_bilevel.engine import losses
+from keras_bilevel.engine import replicas
+from keras_bilevel.engine import state
+from keras_bilevel.engine.bad_examples import without_bad
+from keras_bilevel.engine.ranking import ExampleLosses
+from keras_bilevel.engine.step import Step
 
 
 def walk(networks, select, disagree, batch, scale, per_replica=False):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_bilevel as kb
-from keras_bilevel.models.class_weights import weighted
+from keras_bilevel.data.class_weights import weighted
 from tests.models.tools import batch_of
 from tests.models.tools import batched
 from tests.models.tools import compiled

@@ -8,7 +8,7 @@ from keras import layers
 from keras import ops
 
 import keras_bilevel as kb
-from keras_bilevel.gradients import calls
+from keras_bilevel.engine import calls
 from tests.models.tools import batch_of
 from tests.models.tools import compiled
 from tests.models.tools import tanh_network

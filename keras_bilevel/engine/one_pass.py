@@ -11,13 +11,13 @@ import collections
 import tensorflow as tf
 
 from keras_bilevel import keras_private
-from keras_bilevel.gradients import calls
-from keras_bilevel.gradients import losses
-from keras_bilevel.gradients import state
-from keras_bilevel.gradients.dense_layers import DenseCall
-from keras_bilevel.gradients.structure import map_rows
-from keras_bilevel.gradients.structure import map_tensors
-from keras_bilevel.gradients.structure import unstack
+from keras_bilevel.engine import calls
+from keras_bilevel.engine import losses
+from keras_bilevel.engine import state
+from keras_bilevel.engine.dense_layers import DenseCall
+from keras_bilevel.engine.structure import map_rows
+from keras_bilevel.engine.structure import map_tensors
+from keras_bilevel.engine.structure import unstack
 
 
 def can_share(model, weighting, scale):

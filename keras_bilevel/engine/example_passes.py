@@ -8,10 +8,10 @@ gradient u, exactly.
 import tensorflow as tf
 
 from keras_bilevel import keras_private
-from keras_bilevel.gradients import calls
-from keras_bilevel.gradients import losses
-from keras_bilevel.gradients import replicas
-from keras_bilevel.gradients import second_derivatives
+from keras_bilevel.engine import calls
+from keras_bilevel.engine import losses
+from keras_bilevel.engine import replicas
+from keras_bilevel.engine import second_derivatives
 
 # Negligible beside any other weight, in float32, but not 0: deltas survive.
 _ALMOST_ZERO = 2.0**-40

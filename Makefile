@@ -21,7 +21,7 @@ quickstart: $(VENV)/quickstart.stamp
 	$(BIN)/python -m benchmarks.quickstart
 
 test: lint
-	$(BIN)/python -m pytest --quiet -n $(JOBS)
+	$(BIN)/python -m pytest --quiet -n $(JOBS) --dist worksteal
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check

@@ -65,7 +65,7 @@ class ExampleObserver(Observer):
         """Takes note of the examples of one training step.
 
         Args:
-            step: A `engine.Step`.
+            step: An `engine.Step`.
             ids: Integer tensor of the ids on all replicas.
             found: List of the `engine.compiled_losses.OutputLoss`es of this
                 replica.
@@ -74,7 +74,7 @@ class ExampleObserver(Observer):
         """
 
     def ids(self, step):
-        """Returns the ids of a `engine.Step`, `(batch_size,)`."""
+        """Returns the ids of an `engine.Step`, `(batch_size,)`."""
         if step.batch.ids is None:
             raise ValueError(
                 f"Expected batches with ids for `{type(self).__name__}`. "

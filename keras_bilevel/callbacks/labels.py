@@ -37,7 +37,7 @@ def given_probability(output):
     given value.
 
     Args:
-        output: A `engine.compiled_losses.OutputLoss`.
+        output: An `engine.compiled_losses.OutputLoss`.
 
     Returns:
         Float32 tensor in [0, 1] of the shape of the loss before its

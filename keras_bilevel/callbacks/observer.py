@@ -37,7 +37,7 @@ class Observer(Keeper):
         the parts first.
 
         Args:
-            step: A `engine.Step`, its tensors belong to the graph.
+            step: An `engine.Step`, its tensors belong to the graph.
         """
         raise NotImplementedError
 

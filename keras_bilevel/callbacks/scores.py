@@ -10,7 +10,7 @@ def of_batch(output, usable=True):
     """Returns the probability of each given label, or else the loss.
 
     Args:
-        output: A `engine.compiled_losses.OutputLoss`.
+        output: An `engine.compiled_losses.OutputLoss`.
         usable: Boolean tensor of shape `(batch_size,)`. Defaults to `True`.
 
     Returns:

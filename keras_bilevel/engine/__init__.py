@@ -7,7 +7,7 @@ from keras_bilevel.engine.applying import apply
 from keras_bilevel.engine.compiled_losses import MeanOfSome
 from keras_bilevel.engine.compiled_losses import check_linear
 from keras_bilevel.engine.compiled_losses import compile_losses
-from keras_bilevel.engine.compiled_losses import example_losses
+from keras_bilevel.engine.compiled_losses import means_of
 from keras_bilevel.engine.compiled_losses import outputs_of
 from keras_bilevel.engine.examples import walk as walk_examples
 from keras_bilevel.engine.losses import add_regularizers

@@ -177,7 +177,7 @@ def outputs_of(model, y, y_pred, sample_weight=None):
     return found
 
 
-def example_losses(model, y, y_pred, sample_weight=None):
+def means_of(outputs):
     """Returns the compiled loss of each example, for ranking.
 
     Of each output it is the mean over what counts in the example: masked
@@ -186,20 +186,12 @@ def example_losses(model, y, y_pred, sample_weight=None):
     `loss_weights`, over those that count, times the sum of these weights.
 
     Args:
-        model: A compiled `keras.Model`.
-        y: Labels, a tensor or a structure of tensors.
-        y_pred: Predictions, a tensor or a structure of tensors.
-        sample_weight: The user's weights, or `None`.
+        outputs: List of what `outputs_of` returns.
 
     Returns:
         Tuple of a float32 tensor and a boolean tensor of shape
         `(batch_size,)`: the losses, and whether anything counts.
     """
-    return means_of(outputs_of(model, y, y_pred, sample_weight))
-
-
-def means_of(outputs):
-    """Returns `example_losses` of a list of `OutputLoss`es."""
     means, presences = zip(*(output.means() for output in outputs))
     if len(outputs) == 1:
         return outputs[0].weight * means[0], presences[0]

@@ -24,14 +24,6 @@ _MOST_MISFIT_OF_HALF = 0.1
 second_derivatives.register()
 
 
-def is_spread(network):
-    """Returns whether examples meet those of other replicas in a network."""
-    return replicas.num_replicas() > 1 and any(
-        getattr(layer, "synchronized", False)
-        for layer in keras_private.all_layers(network)
-    )
-
-
 def most_misfit(network):
     """Returns the largest `misfit` of a pass that is right.
 
@@ -148,7 +140,9 @@ class _Double(_Pass):
             ) from error
         self.gradient = [scale.down(g) for g in gradient]
         self.evidence = self.gradient
-        if not (losses.has_other_parts(network) or is_spread(network.model)):
+        # Where examples meet those of other replicas, the sum is over all.
+        is_spread = replicas.meet_in(network.model)
+        if not (is_spread or losses.has_other_parts(network)):
             self._compare(alignment, scale.down(projection), self.gradient)
         self._read(loss, scale.down(self._slopes), alignment * length)
 

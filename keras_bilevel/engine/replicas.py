@@ -2,10 +2,20 @@
 
 import tensorflow as tf
 
+from keras_bilevel import keras_private
+
 
 def num_replicas():
     """Returns how many replicas share the step."""
     return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def meet_in(network):
+    """Returns whether layers of a network wait for other replicas."""
+    return num_replicas() > 1 and any(
+        getattr(layer, "synchronized", False)
+        for layer in keras_private.all_layers(network)
+    )
 
 
 def reduce_sum(values):

@@ -8,7 +8,6 @@ grow with the number of shards.
 import keras
 import tensorflow as tf
 
-from keras_bilevel import keras_private
 from keras_bilevel.engine import losses
 from keras_bilevel.engine import one_pass
 from keras_bilevel.engine import replicas
@@ -77,7 +76,8 @@ def walk(model, weighting, batch, scale):
         [tf.zeros_like(g) for g in judge],
         weighting.num_shards - split,
         like,
-        unroll=_synchronizes(model),
+        # No loop may wait for other replicas.
+        unroll=replicas.meet_in(model),
     )
     if keeps_gradients:
         total, lower["weights"] = visitor.solve(lower)
@@ -263,14 +263,6 @@ class _Visitor:
         }
         variables = self.model.trainable_variables
         return [parts.get(id(v), g) for v, g in zip(variables, gradients)]
-
-
-def _synchronizes(model):
-    """Returns whether layers wait for other replicas: no loop may do that."""
-    return replicas.num_replicas() > 1 and any(
-        getattr(layer, "synchronized", False)
-        for layer in keras_private.all_layers(model)
-    )
 
 
 def _cut(batch, num_shards):

@@ -24,7 +24,7 @@ class OutputTrackers:
         self._before = engine.read(self._variables)
 
     def update(self, step):
-        """Adds the losses of a `engine.Step`, unless nothing was kept."""
+        """Adds the losses of an `engine.Step`, unless nothing was kept."""
         if step.shown is None or not self._variables:
             return
         y, y_pred, sample_weight = step.shown
@@ -70,7 +70,7 @@ class StepMetrics:
         """Adds one step.
 
         Args:
-            step: A `engine.Step`.
+            step: An `engine.Step`.
             other: Tuple of losses and their weights, or `None`.
         """
         if other is not None:

@@ -7,7 +7,8 @@ import tensorflow as tf
 from keras import layers
 
 import keras_bilevel as kb
-from keras_bilevel.engine import example_losses
+from keras_bilevel.engine import means_of
+from keras_bilevel.engine import outputs_of
 from tests.models.tools import compiled
 from tests.models.tools import train_step
 from tests.models.tools import values
@@ -58,7 +59,7 @@ def test_weights_meet_losses_along_the_examples(shape):
     for given in (weights, weights.reshape(one_axis)):
         loss = model.evaluate(x, y, sample_weight=given, verbose=0)
         np.testing.assert_allclose(loss, expected, rtol=1e-5)
-    losses, _ = example_losses(model, y, network(x), weights)
+    losses, _ = means_of(outputs_of(model, y, network(x), weights))
     np.testing.assert_allclose(losses[1:], by_example[1:], rtol=1e-5)
 
 
@@ -178,7 +179,7 @@ def test_an_output_without_a_label_makes_no_example_easy():
     y = {"a": np.full((2, 1), 2.0), "b": np.full((2, 1), 3.0)}
     y_pred = {name: tf.zeros((2, 1)) for name in y}
     weights = {"a": np.ones(2), "b": np.array([1.0, 0.0])}
-    losses, counts = example_losses(network, y, y_pred, weights)
+    losses, counts = means_of(outputs_of(network, y, y_pred, weights))
     # (1 * 4 + 3 * 9), and 4 for each of the four parts.
     np.testing.assert_allclose(losses, [31.0, 16.0])
     assert np.all(counts)

@@ -4,7 +4,9 @@
 
 writes to `tests/saved/<major.minor>`, beside them what the models predicted
 and said of themselves. Run it once per version, before its release, and never
-again: the files are worth something because an older version wrote them.
+again: the files are worth something because an older version wrote them. Run it
+with the oldest Keras that is allowed: an older Keras does not read the files of
+a newer one.
 """
 
 import json

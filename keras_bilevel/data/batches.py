@@ -119,7 +119,7 @@ def with_ids_checked(dataset, num_examples):
 
 
 def check_ids(ids, num_examples):
-    """Returns ids that fail, with all that needs them, outside of the range.
+    """Returns ids guarded by an assertion of their range.
 
     Args:
         ids: Integer tensor of shape `(batch_size,)`.

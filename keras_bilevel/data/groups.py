@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from keras_bilevel.data.labels import class_ids
 
-MEND = (
+HINT = (
     "Pass as `stratify_by` a function that maps one example's `(x, y)` to an "
     "integer group, or `None` to turn stratification off."
 )
@@ -78,7 +78,7 @@ def grouped_chunks(dataset, stratify_by, size):
         raise ValueError(
             "Invalid value for argument `stratify_by`. An array of groups "
             "needs data that are arrays too. Received: stratify_by of type "
-            f"{type(stratify_by).__name__} with a `tf.data.Dataset`. {MEND}"
+            f"{type(stratify_by).__name__} with a `tf.data.Dataset`. {HINT}"
         )
     return dataset.batch(size).map(lambda *ex: (groups_of(ex[1]), ex))
 
@@ -155,5 +155,5 @@ def _wrong_labels(received):
         "`stratify_by='label'` the labels must be integers or one-hot "
         "vectors, one per example (a batched dataset needs `.unbatch()`): "
         "make integers of floats or text that stand for classes. "
-        f"{MEND} Received: y of {received}"
+        f"{HINT} Received: y of {received}"
     )

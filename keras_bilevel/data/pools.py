@@ -97,7 +97,7 @@ class Pools:
 
 
 def make_pools(groups, layout, validation_ratio, rare, seed):
-    """Splits a data set into its pools and meets its rare groups.
+    """Splits a data set into its pools and handles its rare groups.
 
     Args:
         groups: Integer array of shape `(n,)`, the group of each example.

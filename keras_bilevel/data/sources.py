@@ -8,7 +8,7 @@ from keras_bilevel.data.seeds import EPOCH
 from keras_bilevel.data.seeds import PASS
 from keras_bilevel.data.seeds import generator
 
-# The passes over the source set; those over the target set draw differently.
+# A key that decorrelates the draws of source and target.
 SOURCE = 0
 
 

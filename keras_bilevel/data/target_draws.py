@@ -7,9 +7,9 @@ from keras_bilevel.data.seeds import PASS
 from keras_bilevel.data.seeds import generator
 from keras_bilevel.data.sources import gather_rows
 
-# The passes over the target set; those over the source set draw differently.
+# A key that decorrelates the draws of target and source.
 TARGET = 1
-# Steps that are planned at a time where no one knows when the epoch ends.
+# Steps that are planned at a time where the epoch's length is unknown.
 BLOCK = 1024
 # To make a generator takes as long as to permute about so many examples.
 ROUND = 1024

@@ -56,7 +56,7 @@ def _clip(optimizer):
 
 
 def _spread(gradients):
-    """Makes non-finite on all replicas what is so on one.
+    """Propagates a non-finite value to all replicas.
 
     A LossScaleOptimizer asks the first replica alone whether to skip the step,
     before it sums.

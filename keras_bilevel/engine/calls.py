@@ -1,4 +1,4 @@
-"""Calls of layers, of which gradients and tangents follow one by one.
+"""Records layer calls, to derive gradients of single rows and tangents.
 
 Where no layer mixes examples, one backward pass gives the deltas of all
 examples: the derivatives of their losses in what each call of a layer puts

@@ -31,7 +31,7 @@ class DenseCall:
 
     @classmethod
     def of(cls, call, deltas):
-        """Returns it of a `Call` and its deltas, `(num_shards, ...)`."""
+        """Builds it from a recorded `Call` and deltas `(num_shards, ...)`."""
         (inputs,) = filter(tf.is_tensor, keras.tree.flatten(call.inputs))
         count = deltas.shape[0]
         return cls(

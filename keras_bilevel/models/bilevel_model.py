@@ -298,21 +298,22 @@ class BilevelModel(Fitting, Wrapper):
 
     def _guarded(self, dataset):
         # XLA leaves out the assertion in the step.
-        room = self.weighting.num_examples
+        num_examples = self.weighting.num_examples
         is_known = bool(attached(dataset, "num_source_examples"))
-        if room is None or is_known or not batches.is_dataset(dataset):
+        is_checked = num_examples is None or is_known
+        if is_checked or not batches.is_dataset(dataset):
             return dataset
-        return batches.with_ids_checked(dataset, room)
+        return batches.with_ids_checked(dataset, num_examples)
 
     def _check_source_size(self, dataset):
-        room = self.weighting.num_examples
+        num_examples = self.weighting.num_examples
         sizes = attached(dataset, "num_source_examples")
-        if room is not None and any(size > room for size in sizes):
+        if num_examples and any(size > num_examples for size in sizes):
             raise ValueError(
                 "Expected a weight for every source example. Received: "
-                f"{type(self.weighting).__name__} with num_examples={room} "
-                f"for {max(sizes)} source examples. Pass the size of the "
-                "source set as `num_examples`."
+                f"{type(self.weighting).__name__} with num_examples="
+                f"{num_examples} for {max(sizes)} source examples. Pass the "
+                "size of the source set as `num_examples`."
             )
 
     def get_config(self):

@@ -287,7 +287,7 @@ class SelectionModel(Fitting, OwnMethods, keras.Model):
 
 
 class _Pace:
-    """Holds t and R(t), where Keras takes them for no weights.
+    """Holds t and R(t), in variables that Keras does not track.
 
     A new epoch or schedule changes numbers and not the compiled step.
     """

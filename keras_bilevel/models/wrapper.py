@@ -1,4 +1,4 @@
-"""A Keras model that trains another one and is that other one otherwise."""
+"""A Keras model that overrides another one's training, and nothing else."""
 
 import keras
 

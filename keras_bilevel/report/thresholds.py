@@ -127,6 +127,6 @@ def _read_thresholds(thresholds, dtype):
 
 
 def _share(part, whole):
-    """`part / whole`, NaN of nothing."""
+    """`part / whole`, NaN where `whole` is 0."""
     share = np.full(part.shape, np.nan)
     return np.divide(part, whole, out=share, where=np.asarray(whole) > 0)

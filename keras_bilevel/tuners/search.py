@@ -114,7 +114,7 @@ class Search:
         if self.candidates == 1:
             sample = self._round(results[-self.samples_per_round :])
         else:
-            sample = self._foretold(results)
+            sample = self._from_surrogate(results)
         if sample is None:
             return theta
         return next_theta(
@@ -138,7 +138,7 @@ class Search:
         own = self.distribution.log_density(x, self.theta)
         return x, values, np.exp(own - mixture)
 
-    def _foretold(self, results):
+    def _from_surrogate(self, results):
         """x drawn from p_theta, what the surrogate expects, and weights."""
         surrogate = self._surrogate(results)
         if surrogate is None:

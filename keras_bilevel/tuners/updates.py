@@ -1,4 +1,4 @@
-"""Steps of theta: gradient and Hessian of the relaxed objective, and four H."""
+"""Steps of theta: gradient, Hessian, and four preconditioners H."""
 
 import numpy as np
 

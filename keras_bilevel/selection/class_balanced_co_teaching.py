@@ -40,7 +40,7 @@ class ClassBalancedCoTeaching(Rule):
 
     def call(self, losses, share, disagree, epoch, classes):
         is_there = ops.isfinite(losses)
-        place = ops.arange(losses.shape[-1])
+        place = ops.arange(ops.shape(losses)[-1])
         # Pairs [network, i, j]: whether j counts beside i, and ranks before.
         one, other = losses[:, :, None], losses[:, None, :]
         peers = (classes[:, None] == classes) & is_there[:, None, :]

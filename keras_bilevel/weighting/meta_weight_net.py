@@ -100,9 +100,10 @@ class MetaWeightNet(Weighting, keras.layers.Layer):
     def update(self, ids, statistics, learning_rate):
         alignment, loss = statistics["alignment"][0], statistics["loss"][0]
         units, weight = self._forward(loss)
-        rate = self.meta_lr * learning_rate / loss.shape[0]
+        size = ops.cast(ops.shape(loss)[0], "float32")
         # Eq. 6: dV = V (1 - V) dscore, and on through the score's layers.
-        of_score = (rate * alignment * weight * (1.0 - weight))[:, None]
+        of_score = (alignment * weight * (1.0 - weight))[:, None]
+        of_score *= self.meta_lr * learning_rate / size
         of_units = ops.where(units > 0, of_score * self.kernel_out, 0.0)
         self.kernel_out.assign_add(ops.sum(of_score * units, axis=0))
         self.bias_out.assign_add(ops.sum(of_score, axis=0))

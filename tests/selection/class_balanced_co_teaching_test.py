@@ -127,6 +127,12 @@ def test_arrays_of_labels_are_read():
         assert 0.5 <= kept[0] < 0.6
 
 
+def test_batches_of_different_sizes_are_fine():
+    batches = tf.data.Dataset.from_tensor_slices(batch_of(40)).batch(16)
+    kept = compiled().fit(batches, **SECOND).history["kept"]
+    assert 0.5 <= kept[0] < 0.65
+
+
 @pytest.mark.parametrize(
     "labels",
     [

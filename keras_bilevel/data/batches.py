@@ -98,6 +98,11 @@ def is_dataset(data):
     return isinstance(data, tf.data.Dataset)
 
 
+def ranks(dataset):
+    """Returns the number of axes of each tensor in a batch, a list."""
+    return [s.shape.rank for s in keras.tree.flatten(dataset.element_spec)]
+
+
 def sharded_by_data(dataset):
     """Returns a dataset of which each worker takes its part of a batch."""
     # Left alone, tf.data may give each worker files of its own.

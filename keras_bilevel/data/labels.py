@@ -1,6 +1,8 @@
 """Class labels as integers, from integers or one-hot vectors."""
 
+import keras
 import numpy as np
+import tensorflow as tf
 
 
 def is_one_hot(labels):
@@ -36,3 +38,45 @@ def class_ids(labels):
     if vectors and labels.shape[1] > 1 and is_one_hot(labels):
         return labels.argmax(axis=-1)
     return None
+
+
+def traced_class_ids(labels):
+    """The class of each example, in a graph, where numbers are not known.
+
+    Args:
+        labels: Tensor of what `class_ids` takes. Vectors are taken for
+            one-hot, whatever is in them.
+
+    Returns:
+        int64 tensor of shape `(n,)`.
+    """
+    if keras.tree.is_nested(labels) or labels is None:
+        raise _no_classes(f"y of type {type(labels).__name__}")
+    kind, shape = tf.as_dtype(labels.dtype), labels.shape
+    if shape.rank == 2 and shape[1] != 1:
+        return tf.argmax(labels, axis=1)
+    if shape[1:].as_list() not in ([], [1]) or kind.is_floating:
+        raise _no_classes(f"y of dtype {kind.name} and shape {shape}")
+    return tf.cast(tf.reshape(labels, [-1]), "int64")
+
+
+def check_classes(labels):
+    """Raises `ValueError` for arrays that `class_ids` cannot read.
+
+    Args:
+        labels: Array or structure of arrays of shape `(n, ...)`.
+    """
+    if keras.tree.is_nested(labels) or labels is None:
+        raise _no_classes(f"y of type {type(labels).__name__}")
+    labels = np.asarray(labels)
+    if class_ids(labels) is None:
+        raise _no_classes(f"y of dtype {labels.dtype} and shape {labels.shape}")
+
+
+def _no_classes(received):
+    return ValueError(
+        "Expected labels that are classes, since the rule asks for them: "
+        "integers of shape `(n,)` or `(n, 1)`, or one-hot vectors. Make "
+        "integers of floats that stand for classes, or take another rule. "
+        f"Received: {received}"
+    )

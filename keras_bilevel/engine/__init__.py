@@ -22,6 +22,7 @@ from keras_bilevel.engine.replicas import make_once
 from keras_bilevel.engine.replicas import of_workers
 from keras_bilevel.engine.replicas import reduce_sum
 from keras_bilevel.engine.scaling import LossScale
+from keras_bilevel.engine.selected import NEEDS
 from keras_bilevel.engine.selected import walk as walk_selected
 from keras_bilevel.engine.shards import walk as walk_shards
 from keras_bilevel.engine.state import finite_only

@@ -4,6 +4,8 @@ import tensorflow as tf
 
 from keras_bilevel import keras_private
 
+_GATHERED = (tf.int32, tf.int64)
+
 
 def num_replicas():
     """Returns how many replicas share the step."""
@@ -58,6 +60,10 @@ def gather(values):
     """
     if values is None or num_replicas() == 1:
         return values
+    kind = values.dtype
+    if kind.is_bool or (kind.is_integer and kind not in _GATHERED):
+        # Collective operations take few types.
+        return tf.cast(gather(tf.cast(values, tf.int64)), kind)
     context = tf.distribute.get_replica_context()
     # What comes straight from the input has no device yet, which is an error.
     gathered = context.all_gather(tf.identity(values), axis=0)

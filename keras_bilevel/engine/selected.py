@@ -6,21 +6,24 @@ examples, and the same predictions are weighed once more with what it picked.
 
 import tensorflow as tf
 
+from keras_bilevel.data.labels import traced_class_ids
 from keras_bilevel.engine import losses
 from keras_bilevel.engine import replicas
 from keras_bilevel.engine import state
 from keras_bilevel.engine.bad_examples import without_bad
 from keras_bilevel.engine.ranking import ExampleLosses
 from keras_bilevel.engine.step import Step
+from keras_bilevel.engine.structure import map_tensors
 
 
-def walk(networks, select, disagree, batch, scale, per_replica=False):
+def walk(networks, select, disagree, batch, scale, per_replica=False, needs=()):
     """Selects examples for each network and takes the gradient of all.
 
     Args:
         networks: List of networks, each in a built and compiled `Wrapper`.
-        select: Function from losses of shape `(networks, batch_size)` and
-            `disagree`'s tensor to a boolean tensor of the shape of losses.
+        select: Function from losses of shape `(networks, batch_size)`,
+            `disagree`'s tensor and what it needs, by name, to a boolean
+            tensor of the shape of losses.
         disagree: Function from the list of predictions, and from what
             `disagreement` takes as `counts`, to a boolean tensor of shape
             `(batch_size,)`.
@@ -28,6 +31,7 @@ def walk(networks, select, disagree, batch, scale, per_replica=False):
         scale: The `LossScale`.
         per_replica: Boolean, whether to select on each replica apart, or
             among the examples of all.
+        needs: Tuple of names out of those that `kb.selection.Rule` lists.
 
     Returns:
         A `Step`; its weights, of shape `(networks, batch_size)`, are 1 where
@@ -53,7 +57,8 @@ def walk(networks, select, disagree, batch, scale, per_replica=False):
             usable = good & is_finite & counts
             ranked = tf.where(usable, single, float("inf"))
             differ = disagree(y_preds, singles[0].numbers_that_count())
-            mask = _select(select, ranked, differ, per_replica)
+            needed = {name: _NEEDED[name](batch, y_preds) for name in needs}
+            mask = _select(select, ranked, differ, needed, per_replica)
             parts = [
                 one.mean_over(kept, per_replica)
                 for one, kept in zip(singles, tf.unstack(mask))
@@ -91,12 +96,20 @@ def _variables(networks):
     return list(found.values())
 
 
-def _select(select, single, disagree, per_replica):
+_NEEDED = {
+    "labels": lambda batch, y_preds: batch.y,
+    "classes": lambda batch, y_preds: traced_class_ids(batch.y),
+    "predictions": lambda batch, y_preds: y_preds,
+}
+NEEDS = tuple(_NEEDED)
+
+
+def _select(select, single, disagree, needed, per_replica):
     """Returns the mask for the examples of this replica."""
     if per_replica:
-        return select(single, disagree)
+        return select(single, disagree, **needed)
     size = tf.shape(single)[1]
     single = tf.transpose(replicas.gather(tf.transpose(single)))
-    disagree = replicas.gather(tf.cast(disagree, tf.float32)) > 0
-    mask = select(single, disagree)
+    needed = map_tensors(replicas.gather, needed)
+    mask = select(single, replicas.gather(disagree), **needed)
     return tf.transpose(replicas.own_part(tf.transpose(mask), size))

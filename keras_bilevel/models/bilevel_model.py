@@ -18,7 +18,7 @@ from keras_bilevel.models.step_metrics import OutputTrackers
 from keras_bilevel.models.step_metrics import StepMetrics
 from keras_bilevel.models.wrapper import Wrapper
 from keras_bilevel.models.wrapper import deserialized
-from keras_bilevel.weighting.weighting import Weighting
+from keras_bilevel.weighting.get import get as get_weighting
 
 
 @keras.saving.register_keras_serializable("keras_bilevel")
@@ -39,7 +39,8 @@ class BilevelModel(Fitting, Wrapper):
         model: `keras.Model` to train: Functional, Sequential or subclassed,
             built or not.
         weighting: A `kb.weighting.Weighting`, for instance
-            `kb.weighting.DeepBilevel()`.
+            `kb.weighting.DeepBilevel()`, or the name of one that needs no
+            arguments, for instance `"deep_bilevel"`.
         source_model: `keras.Model` for the source examples of a target-driven
             weighting, where their labels differ from the target's. It shares
             layers with `model`: what both have in common is theta, by which
@@ -52,6 +53,13 @@ class BilevelModel(Fitting, Wrapper):
             example's `(x, y)` to an integer group where the labels are
             something else (several outputs, multi-label, regression), or
             `None` for shards drawn at random. Defaults to `"label"`.
+        rare: String, what `fit` on arrays does with a group that has too few
+            examples for all shards: `"repeat"` them, and warn, `"drop"` the
+            group, or `"error"`. Defaults to `"repeat"`.
+        validation_ratio: Float in `[0, 1)`, the share of each group that
+            `fit` on arrays puts in validation shards only. It is chosen anew
+            by each `fit`. Defaults to `0.0`: every example serves in both
+            roles.
         **kwargs: `name` and the like, as of `keras.Model`.
 
     Example:
@@ -93,25 +101,22 @@ class BilevelModel(Fitting, Wrapper):
         source_model=None,
         source_loss=None,
         stratify_by="label",
+        rare="repeat",
+        validation_ratio=0.0,
         **kwargs,
     ):
         if source_model is not None:
             model, source_model = map(_normalized, (model, source_model))
         super().__init__(model, **kwargs)
-        if not isinstance(weighting, Weighting):
-            raise ValueError(
-                "Invalid value for argument `weighting`. Expected a "
-                "`kb.weighting.Weighting`, for instance "
-                "`kb.weighting.DeepBilevel()`. "
-                f"Received: weighting={weighting} (of type {type(weighting)})"
-            )
-        self.weighting = weighting
+        self.weighting = get_weighting(weighting)
         self.source_loss = source_loss
         self.stratify_by = stratify_by
+        self.rare = rare
+        self.validation_ratio = validation_ratio
         self._source = self._wrap_source(source_model)
         self._ids = None
         self._step_metrics = StepMetrics(
-            weighting.unit, other="source" if source_model else "target"
+            self.weighting.unit, other="source" if source_model else "target"
         )
 
     @property
@@ -243,6 +248,8 @@ class BilevelModel(Fitting, Wrapper):
             batch_size,
             self.distribute_strategy.num_replicas_in_sync,
             stratify_by=self.stratify_by,
+            rare=self.rare,
+            validation_ratio=self.validation_ratio,
             shuffle=shuffle,
             steps_per_epoch=steps_per_epoch,
             seed=self._data_seed(),
@@ -324,6 +331,8 @@ class BilevelModel(Fitting, Wrapper):
         config["stratify_by"] = keras.saving.serialize_keras_object(
             self.stratify_by
         )
+        config["rare"] = self.rare
+        config["validation_ratio"] = self.validation_ratio
         config["source_loss"] = keras.saving.serialize_keras_object(
             self.source_loss
         )

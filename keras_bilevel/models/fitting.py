@@ -42,6 +42,7 @@ class Fitting(MultiWorker):
         engine.check_strategy(self.distribute_strategy)
         self._observers = []
         self._keepers = []
+        self._ranks = None
 
     def _step_results(self):
         """Returns a dict of the metrics of training steps only."""
@@ -154,6 +155,7 @@ class Fitting(MultiWorker):
             if class_weight is not None:
                 x = class_weights.weighted(x, class_weight)
                 class_weight = None
+            self._trace_anew_for(batches.ranks(x))
             self._build_before_trace(x.element_spec)
         x = self._for_workers(self._guarded(x))
         callbacks = self._with_epochs(callbacks, x)
@@ -176,6 +178,15 @@ class Fitting(MultiWorker):
             validation_batch_size=validation_batch_size,
             validation_freq=validation_freq,
         )
+
+    def _trace_anew_for(self, ranks):
+        """Forgets the traced step where data have another number of axes.
+
+        TensorFlow would make one step for both, of unknown shapes.
+        """
+        if self._ranks not in (None, ranks):
+            self.train_function = None
+        self._ranks = ranks
 
     def _for_workers(self, dataset):
         """Returns a dataset of which each worker takes its part of a batch."""

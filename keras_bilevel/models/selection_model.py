@@ -6,6 +6,7 @@ from keras_bilevel import engine
 from keras_bilevel import keras_private
 from keras_bilevel.callbacks import labels
 from keras_bilevel.data import batches
+from keras_bilevel.data.labels import check_classes
 from keras_bilevel.models import arrays
 from keras_bilevel.models import pair
 from keras_bilevel.models.fitting import Fitting
@@ -192,6 +193,7 @@ class SelectionModel(Fitting, OwnMethods, keras.Model):
             batch,
             scale,
             self.select_per_replica,
+            self.rule.needs,
         )
         engine.apply(self.optimizer, step.gradients, step.variables, scale)
         step.y_pred = self._merge(step.y_pred[: len(self._predicting())])
@@ -200,10 +202,10 @@ class SelectionModel(Fitting, OwnMethods, keras.Model):
         trackers.update(step)
         return self._log(step)
 
-    def _select(self, losses, disagree):
+    def _select(self, losses, disagree, **needed):
         pace = self._pace
         return self.rule.call(
-            losses, pace.share.value, disagree, pace.time.value
+            losses, pace.share.value, disagree, pace.time.value, **needed
         )
 
     def _disagree(self, y_preds, counts):
@@ -238,6 +240,8 @@ class SelectionModel(Fitting, OwnMethods, keras.Model):
         return self._step_metrics.result()
 
     def _batches(self, part, batch_size, shuffle, steps_per_epoch):
+        if "classes" in self.rule.needs:
+            check_classes(part[1])
         return arrays.shuffled_batches(
             part,
             batch_size,
@@ -308,6 +312,8 @@ class _Pace:
 
 def _check_networks(networks, rule):
     _check_type("rule", rule, Rule, "CoTeaching()")
+    for name in rule.needs:
+        _check_choice("needs", name, engine.NEEDS)
     for network in networks:
         _check_type("networks", network, keras.Model, None)
     needed = rule.num_networks

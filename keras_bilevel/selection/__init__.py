@@ -1,5 +1,8 @@
 """Rules: who picks which small-loss examples."""
 
+from keras_bilevel.selection.class_balanced_co_teaching import (
+    ClassBalancedCoTeaching,
+)
 from keras_bilevel.selection.co_teaching import CoTeaching
 from keras_bilevel.selection.co_teaching_plus import CoTeachingPlus
 from keras_bilevel.selection.decoupling import Decoupling

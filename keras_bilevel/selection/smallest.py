@@ -25,8 +25,18 @@ def smallest(losses, share):
     """
     is_there = ops.isfinite(losses)
     count = ops.sum(ops.cast(is_there, "float32"), axis=-1, keepdims=True)
-    # A share such as 0.55 is no float32: 0.55 * 100 is a little above 55.
-    rounding = ops.maximum(1e-6, 2e-7 * count)
-    kept = ops.ceil(share * count - rounding)
+    kept = num_kept(share, count)
     rank = ops.argsort(ops.argsort(losses, axis=-1), axis=-1)
     return is_there & (ops.cast(rank, "float32") < kept)
+
+
+def num_kept(share, count):
+    """Returns how many of `count` examples a share is, `ceil(share * count)`.
+
+    Args:
+        share: Scalar in [0, 1].
+        count: Float tensor of any shape.
+    """
+    # A share such as 0.55 is no float32: 0.55 * 100 is a little above 55.
+    rounding = ops.maximum(1e-6, 2e-7 * count)
+    return ops.ceil(share * count - rounding)

@@ -1,6 +1,8 @@
 """Weightings: what becomes of an alignment."""
 
 from keras_bilevel.weighting.deep_bilevel import DeepBilevel
+from keras_bilevel.weighting.get import get
 from keras_bilevel.weighting.learning_to_reweight import LearningToReweight
+from keras_bilevel.weighting.meta_weight_net import MetaWeightNet
 from keras_bilevel.weighting.soseleto import Soseleto
 from keras_bilevel.weighting.weighting import Weighting

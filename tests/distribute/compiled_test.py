@@ -18,6 +18,7 @@ WEIGHTINGS = {
         240, update_weights_first=True
     ),
     "learning_to_reweight": kb.weighting.LearningToReweight,
+    "meta_weight_net": lambda: kb.weighting.MetaWeightNet(8),
 }
 
 # Kept on the host, or of a size that only the data tell.
@@ -117,7 +118,14 @@ def unfit(graph):
 
 
 @pytest.mark.parametrize(
-    "name", ["shards", "many_shards", "soseleto", "learning_to_reweight"]
+    "name",
+    [
+        "shards",
+        "many_shards",
+        "soseleto",
+        "learning_to_reweight",
+        "meta_weight_net",
+    ],
 )
 def test_graph_of_the_step_is_fit_for_a_tpu(name):
     model = runs.compiled(ONE, WEIGHTINGS[name], "adam")

@@ -95,6 +95,7 @@ SOSELETO = {
         240, alpha_lr=5.0, update_weights_first=True
     ),
     "learning_to_reweight": kb.weighting.LearningToReweight,
+    "meta_weight_net": lambda: kb.weighting.MetaWeightNet(8),
 }
 EXAMPLES = [
     (1, "soseleto", "adam"),
@@ -102,6 +103,7 @@ EXAMPLES = [
     (4, "soseleto", "adam"),
     (2, "weights_first", "global_clipnorm"),
     (2, "learning_to_reweight", "adam"),
+    (2, "meta_weight_net", "sgd"),
 ]
 
 
@@ -231,7 +233,9 @@ def _validation_first(array):
 
 
 @pytest.mark.parametrize("replica", [0, 1])
-@pytest.mark.parametrize("name", ["soseleto", "learning_to_reweight"])
+@pytest.mark.parametrize(
+    "name", ["soseleto", "learning_to_reweight", "meta_weight_net"]
+)
 def test_bad_example_of_one_replica_drops_alone(replica, name):
     x, y = spoiled(replica)
     source = (x, y, np.arange(24))

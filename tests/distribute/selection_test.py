@@ -14,6 +14,7 @@ RULES = {
     "SelfPaced": 1,
     "CoTeaching": 2,
     "CoTeachingPlus": 2,
+    "ClassBalancedCoTeaching": 2,
     "Decoupling": 2,
 }
 
@@ -75,6 +76,7 @@ def run(strategy, rule, optimizer="sgd", **options):
         ("CoTeaching", 2, "global_clipnorm"),
         ("CoTeaching", 4, "adam"),
         ("CoTeachingPlus", 2, "sgd"),
+        ("ClassBalancedCoTeaching", 2, "adam"),
         ("Decoupling", 2, "sgd"),
     ],
 )

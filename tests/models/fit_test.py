@@ -91,6 +91,72 @@ def test_steps_per_epoch_goes_on_through_the_data():
     assert len(long[0]) == 11
 
 
+def with_options(**options):
+    model = kb.BilevelModel(
+        tanh_network(), kb.weighting.DeepBilevel(4), **options
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.1), loss)
+    return model
+
+
+def by_role(epochs):
+    """Returns the ids that were in the first shard, and in another one."""
+    steps = [ids.reshape(4, -1) for epoch in epochs.values() for ids in epoch]
+    validate = {i for step in steps for i in step[0].tolist()}
+    return validate, {i for step in steps for i in step[1:].ravel().tolist()}
+
+
+def test_validation_ratio_keeps_examples_for_validation():
+    model = with_options(validation_ratio=0.25)
+    epochs = fit_ids(model, n=192, batch_size=16, epochs=3)
+    validate, train = by_role(epochs)
+    assert not validate & train
+    # A quarter of each class, and all others.
+    assert 40 <= len(validate) <= 50 and len(train) > 130
+    epochs = fit_ids(with_options(), n=192, batch_size=16, epochs=3)
+    validate, train = by_role(epochs)
+    assert validate & train
+
+
+def with_rare_class():
+    x, y = batch_of(98, classes=2)
+    y[[5, 50]] = 2
+    return x, y
+
+
+def test_rare_says_what_becomes_of_rare_classes():
+    x, y = with_rare_class()
+    with pytest.raises(ValueError, match=r"2 \(2\).*Received: rare='error'"):
+        with_options(rare="error").fit(x, y, batch_size=16, verbose=0)
+    with pytest.warns(UserWarning, match=r"2 \(2\).*rare='drop'"):
+        with_options().fit(x, y, batch_size=16, verbose=0)
+    ids = Ids()
+    with_options(rare="drop").fit(
+        x, y, batch_size=16, epochs=4, verbose=0, callbacks=[ids]
+    )
+    seen = np.concatenate([i for e in ids.epochs.values() for i in e])
+    assert not {5, 50} & set(seen)
+
+
+@pytest.mark.parametrize(
+    "options", [{"rare": "keep"}, {"validation_ratio": 1.0}]
+)
+def test_wrong_options_are_errors_before_the_first_step(options):
+    (name,) = options
+    model = with_options(**options)
+    with pytest.raises(ValueError, match=f"`{name}`. Expected.*Received"):
+        model.fit(*batch_of(64), batch_size=16, verbose=0)
+    assert int(model.optimizer.iterations) == 0
+
+
+def test_options_are_saved(tmp_path):
+    model = with_options(rare="drop", validation_ratio=0.25)
+    model.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    assert (loaded.rare, loaded.validation_ratio) == ("drop", 0.25)
+
+
 def test_epochs_of_a_dataset_follow_fit_too():
     x, y = batch_of(96)
 

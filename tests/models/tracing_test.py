@@ -71,6 +71,15 @@ def test_fit_traces_its_step_once(make):
     assert len(counted) == 1
 
 
+@pytest.mark.parametrize("make", [deep_bilevel, selection])
+def test_labels_with_another_axis_train_in_a_step_of_their_own(make):
+    model, (x, y) = make()
+    compiled(model).fit(x, y, batch_size=16, verbose=0)
+    before = model.get_weights()[0]
+    model.fit(x, y[:, None], batch_size=16, verbose=0)
+    assert np.any(model.get_weights()[0] != before)
+
+
 def test_train_on_batch_traces_its_step_once():
     model, data = deep_bilevel()
     counted = traces(compiled(model))

@@ -82,6 +82,20 @@ def learning_to_reweight():
     return compiled(kb.BilevelModel(network(), weighting))
 
 
+def meta_weight_net():
+    weighting = kb.weighting.MetaWeightNet(hidden=5, meta_lr=20.0)
+    return compiled(kb.BilevelModel(network(), weighting))
+
+
+def separate_validation():
+    weighting = kb.weighting.DeepBilevel(4)
+    return compiled(
+        kb.BilevelModel(
+            network(), weighting, rare="drop", validation_ratio=0.25
+        )
+    )
+
+
 def pair():
     hidden = layers.Dense(4, activation="tanh")
     target, source = keras.Input((INPUTS,)), keras.Input((INPUTS,))
@@ -107,6 +121,8 @@ CASES = {
     "deep_bilevel_exact": exact,
     "soseleto": soseleto,
     "learning_to_reweight": learning_to_reweight,
+    "meta_weight_net": meta_weight_net,
+    "separate_validation": separate_validation,
     "pair": pair,
     "self_paced_constant": lambda: selection(
         kb.selection.SelfPaced(), kb.schedules.ConstantSchedule(0.3), 1
@@ -120,6 +136,10 @@ CASES = {
         kb.selection.CoTeachingPlus(warm_up=2),
         kb.schedules.PiecewiseSchedule([1.0, 0.9, 0.5, 0.7]),
         select_per_replica=True,
+    ),
+    "class_balanced_co_teaching": lambda: selection(
+        kb.selection.ClassBalancedCoTeaching(),
+        kb.schedules.ConstantSchedule(0.5),
     ),
     "decoupling": lambda: selection(kb.selection.Decoupling(), None),
     "s2e": lambda: selection(
@@ -192,9 +212,14 @@ def described(model):
     found["weighting"] = part(model.weighting)
     found["stratify_by"] = model.stratify_by
     found["source_loss"] = model.source_loss
+    found["rare"] = model.rare
+    found["validation_ratio"] = model.validation_ratio
     if isinstance(model.weighting, kb.weighting.Soseleto):
         for name in ("example_weights", "example_scores"):
             found[name] = getattr(model.weighting, name).tolist()
+    if isinstance(model.weighting, kb.weighting.MetaWeightNet):
+        some = model.weighting.weight_of([0.0, 0.5, 1.0, 3.0])
+        found["weights_of_losses"] = some.numpy().tolist()
     return found
 
 

@@ -1,0 +1,75 @@
+"""Weightings by name."""
+
+import inspect
+import re
+
+import keras
+
+from keras_bilevel import weighting as room
+from keras_bilevel.weighting.weighting import Weighting
+
+
+def get(identifier):
+    """Returns a weighting from its name, its config, or itself.
+
+    Args:
+        identifier: A `kb.weighting.Weighting`; the name of a class of
+            `kb.weighting` in snake_case, such as `"deep_bilevel"`, which is
+            made with its defaults; or what
+            `keras.saving.serialize_keras_object` made of a weighting.
+
+    Returns:
+        A `kb.weighting.Weighting`.
+
+    Example:
+
+    >>> kb.weighting.get("deep_bilevel").num_shards
+    8
+    """
+    found = identifier
+    if isinstance(identifier, str):
+        found = _named(identifier)
+    elif isinstance(identifier, dict):
+        found = keras.saving.deserialize_keras_object(identifier)
+    if isinstance(found, Weighting):
+        return found
+    raise ValueError(
+        "Invalid value for argument `weighting`. Expected a "
+        "`kb.weighting.Weighting`, for instance `kb.weighting.DeepBilevel()`, "
+        f"or the name of one, out of {sorted(_classes())}. "
+        f"Received: weighting={identifier!r} (of type {type(identifier)})"
+    )
+
+
+def _named(name):
+    """Returns a weighting with its defaults, `None` for an unknown name."""
+    cls = _classes().get(name)
+    if cls is None:
+        return None
+    # Of a Keras layer's class itself, Python reads Keras' own `__new__`.
+    arguments = list(inspect.signature(cls.__init__).parameters.values())[1:]
+    needed = [
+        f"{argument.name}=..."
+        for argument in arguments
+        if argument.kind is argument.POSITIONAL_OR_KEYWORD
+        and argument.default is argument.empty
+    ]
+    if needed:
+        raise ValueError(
+            "Invalid value for argument `weighting`. Expected "
+            f"`weighting=kb.weighting.{cls.__name__}({', '.join(needed)})`, "
+            "which has no default for what it needs. "
+            f"Received: weighting={name!r}"
+        )
+    return cls()
+
+
+def _classes():
+    """Returns a dict of name to class of all that this room exports."""
+    return {
+        re.sub("(?<!^)(?=[A-Z])", "_", cls.__name__).lower(): cls
+        for cls in vars(room).values()
+        if isinstance(cls, type)
+        and issubclass(cls, Weighting)
+        and cls is not Weighting
+    }

@@ -1,0 +1,127 @@
+"""Meta-Weight-Net (Shu et al., 2019)."""
+
+import keras
+from keras import ops
+
+from keras_bilevel.weighting.weighting import Weighting
+
+
+@keras.saving.register_keras_serializable("keras_bilevel")
+class MetaWeightNet(Weighting, keras.layers.Layer):
+    """Learns a function from an example's loss to its weight.
+
+    The function `V` is a network of one hidden layer, with a ReLU, and one
+    output, with a sigmoid. A clean batch judges: with `u` the gradient of its
+    loss, `l_j` the loss of source example `j`, `n` the size of the source
+    batch and `lr` the optimizer's rate,
+
+    ```
+    Theta = Theta + meta_lr * lr / n sum_j <grad l_j, u> dV(l_j)/dTheta  (Eq. 6)
+    g     = 1/n sum_j V(l_j; Theta) grad l_j  ->  optimizer              (Eq. 5)
+    ```
+
+    in this order: where examples of some loss help the clean batch, the weight
+    of that loss grows, and the network's step has it already. In the paper `u`
+    is taken where a step with the old `Theta` would lead; here it is that of
+    the network as it is, which differs by terms of the order of `lr`.
+
+    Nothing is remembered of an example: ids do not matter, and the source may
+    be endless. `Theta` is saved and restored with the model.
+
+    Args:
+        hidden: Integer, units of the hidden layer. Defaults to `100`, as in
+            the paper.
+        meta_lr: Float, rate of `Theta` relative to the optimizer's, the
+            paper's beta. Where it is too high, the first steps, in which all
+            examples help, make all weights 1, and a sigmoid hardly comes back
+            from there: look at `weight_of`, and lower it. (The authors' code
+            has Adam for `Theta`.) Defaults to `0.03`.
+
+    Example:
+
+    ```python
+    model = kb.BilevelModel(net, weighting=kb.weighting.MetaWeightNet())
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.fit(
+        kb.data.source_target_batches(
+            (x, y), (x_clean, y_clean), source_size=128, target_size=128
+        ),
+    )
+    model.weighting.weight_of([0.1, 1.0, 5.0])
+    ```
+
+    Reference:
+
+    - [Shu et al., 2019](https://arxiv.org/abs/1902.07379)
+    """
+
+    unit = "example"
+    statistics = ("alignment", "loss")
+
+    def __init__(self, hidden=100, meta_lr=0.03):
+        super().__init__(dtype="float32")
+        _check(hidden, meta_lr)
+        self.hidden = hidden
+        self.meta_lr = meta_lr
+        # Units have kinks at different losses: their biases are not 0.
+        self.kernel = self._add("kernel", hidden, 1.0)
+        self.bias = self._add("bias", hidden, 1.0)
+        self.kernel_out = self._add("kernel_out", hidden, hidden**-0.5)
+        self.bias_out = self._add("bias_out", 1, hidden**-0.5)
+        self.built = True
+
+    def _add(self, name, size, limit):
+        return self.add_weight(
+            shape=(size,),
+            initializer=keras.initializers.RandomUniform(-limit, limit),
+            trainable=False,
+            name=name,
+        )
+
+    def weight_of(self, loss):
+        """Returns what losses weigh, V(loss).
+
+        Args:
+            loss: Float tensor of any shape.
+
+        Returns:
+            Float tensor of that shape.
+        """
+        return self._forward(ops.convert_to_tensor(loss, "float32"))[1]
+
+    def _forward(self, loss):
+        units = ops.relu(loss[..., None] * self.kernel + self.bias)
+        score = ops.sum(units * self.kernel_out, axis=-1) + self.bias_out[0]
+        return units, ops.sigmoid(score)
+
+    def call(self, alignment, loss):
+        return self.weight_of(loss)
+
+    def update(self, ids, statistics, learning_rate):
+        alignment, loss = statistics["alignment"][0], statistics["loss"][0]
+        units, weight = self._forward(loss)
+        size = ops.cast(ops.shape(loss)[0], "float32")
+        # Eq. 6: dV = V (1 - V) dscore, and on through the score's layers.
+        of_score = (alignment * weight * (1.0 - weight))[:, None]
+        of_score *= self.meta_lr * learning_rate / size
+        of_units = ops.where(units > 0, of_score * self.kernel_out, 0.0)
+        self.kernel_out.assign_add(ops.sum(of_score * units, axis=0))
+        self.bias_out.assign_add(ops.sum(of_score, axis=0))
+        self.kernel.assign_add(ops.sum(of_units * loss[:, None], axis=0))
+        self.bias.assign_add(ops.sum(of_units, axis=0))
+
+    def get_config(self):
+        return {"hidden": self.hidden, "meta_lr": self.meta_lr}
+
+
+def _check(hidden, meta_lr):
+    if not isinstance(hidden, int) or hidden < 1:
+        raise ValueError(
+            "Invalid value for argument `hidden`. Expected a positive "
+            f"integer. Received: hidden={hidden}"
+        )
+    if not 0 < meta_lr < float("inf"):
+        raise ValueError(
+            "Invalid value for argument `meta_lr`. Expected a finite float "
+            f"> 0. Received: meta_lr={meta_lr}"
+        )

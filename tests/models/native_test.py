@@ -512,7 +512,7 @@ def test_wrong_model_and_weighting_are_errors():
     with pytest.raises(ValueError, match="`model`.*Received"):
         kb.BilevelModel(layers.Dense(2), kb.weighting.DeepBilevel())
     with pytest.raises(ValueError, match="`weighting`.*Received"):
-        kb.BilevelModel(tanh_network(), "deep_bilevel")
+        kb.BilevelModel(tanh_network(), "deep_monolevel")
 
 
 def test_generator_with_a_wrong_batch_is_an_error():

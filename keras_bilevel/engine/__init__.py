@@ -4,7 +4,6 @@ Another backend means another engine.
 """
 
 from keras_bilevel.engine.applying import apply
-from keras_bilevel.engine.compiled_losses import MeanOfSome
 from keras_bilevel.engine.compiled_losses import check_linear
 from keras_bilevel.engine.compiled_losses import compile_losses
 from keras_bilevel.engine.compiled_losses import means_of

@@ -109,11 +109,7 @@ class OutputLoss:
         the sample weight, and 0 where a mask or `ignore_class` leaves it out;
         and the mask alone, 0 or 1.
         """
-        y_true, y_pred = keras.tree.map_structure(
-            lambda t: ops.convert_to_tensor(t, dtype=self.loss.dtype),
-            (self.y, self.y_pred),
-        )
-        numbers = self.loss.call(y_true, y_pred)
+        numbers = _numbers(self.loss, self.y, self.y_pred)
         found = [keras_private.mask_of(t) for t in (self.y_pred, numbers)]
         masks = [mask for mask in found if mask is not None]
         self.is_masked = len(masks) > 0
@@ -277,10 +273,7 @@ def numbers_shape(loss, y, y_pred):
     """
 
     def numbers(y, y_pred):
-        y, y_pred = keras.tree.map_structure(
-            lambda t: ops.convert_to_tensor(t, dtype=loss.dtype), (y, y_pred)
-        )
-        return ops.convert_to_tensor(loss.call(y, y_pred))
+        return ops.convert_to_tensor(_numbers(loss, y, y_pred))
 
     if tf.executing_eagerly():
         return numbers(y, y_pred).shape
@@ -289,6 +282,14 @@ def numbers_shape(loss, y, y_pred):
     )
     traced = tf.function(numbers, autograph=False)
     return traced.get_concrete_function(*specs).output_shapes
+
+
+def _numbers(loss, y, y_pred):
+    """Returns a loss before its reduction, with its mask if it has one."""
+    y, y_pred = keras.tree.map_structure(
+        lambda t: ops.convert_to_tensor(t, dtype=loss.dtype), (y, y_pred)
+    )
+    return loss.call(y, y_pred)
 
 
 def expanded(weights, rank):

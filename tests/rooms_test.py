@@ -13,7 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 KNOW_TENSORFLOW = ("engine", "data")
 # Pure maths, and the little that it may borrow.
 PURE = {
-    "weighting": {"keras_bilevel.weighting", "keras_bilevel.engine.rows"},
+    "weighting": {"keras_bilevel.weighting", "keras_bilevel.engine.storage"},
     "schedules": {"keras_bilevel.schedules", "keras_bilevel.extras"},
     "selection": {"keras_bilevel.selection", "keras_bilevel.schedules.checks"},
 }

@@ -7,7 +7,7 @@ from keras_bilevel.callbacks import outputs
 from keras_bilevel.callbacks import scores
 from keras_bilevel.callbacks.example_observer import ExampleObserver
 from keras_bilevel.engine import gather
-from keras_bilevel.engine.rows import add_rows
+from keras_bilevel.engine.storage import add_rows
 
 
 class ExampleHistory(ExampleObserver):

@@ -8,7 +8,7 @@ from keras_bilevel.callbacks import outputs
 from keras_bilevel.callbacks.observer import Observer
 from keras_bilevel.engine import gather
 from keras_bilevel.engine.compiled_losses import outputs_of
-from keras_bilevel.engine.rows import raise_rows
+from keras_bilevel.engine.storage import raise_rows
 
 
 class ExampleObserver(Observer):

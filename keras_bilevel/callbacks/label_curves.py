@@ -10,9 +10,9 @@ from keras_bilevel.callbacks import labels
 from keras_bilevel.callbacks import outputs
 from keras_bilevel.callbacks import scores
 from keras_bilevel.callbacks.epoch_curves import EpochCurves
+from keras_bilevel.data.batches import get_masks
+from keras_bilevel.data.batches import set_masks
 from keras_bilevel.engine.compiled_losses import outputs_of
-from keras_bilevel.engine.structure import get_masks
-from keras_bilevel.engine.structure import set_masks
 
 
 class LabelCurves(EpochCurves):

@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_bilevel.callbacks.example_observer import ExampleObserver
 from keras_bilevel.engine import gather
-from keras_bilevel.engine.rows import write_rows
+from keras_bilevel.engine.storage import write_rows
 
 NOT_SEEN = -1
 

@@ -5,8 +5,8 @@ from keras import ops
 
 from keras_bilevel.callbacks.observer import Observer
 from keras_bilevel.engine import gather
-from keras_bilevel.engine.files import write_histogram
-from keras_bilevel.engine.rows import write_rows
+from keras_bilevel.engine.storage import write_histogram
+from keras_bilevel.engine.storage import write_rows
 
 
 class WeightHistory(Observer):

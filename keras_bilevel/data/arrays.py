@@ -1,12 +1,143 @@
-"""Examples in memory, as Keras' `fit` takes them."""
+"""Examples in memory as dense arrays, whatever they came as."""
+
+import math
+import numbers
 
 import keras
 import numpy as np
+import tensorflow as tf
 
-from keras_bilevel.data.checks import check_integer
-from keras_bilevel.data.dense import is_scalar
-from keras_bilevel.data.dense import read_dense
-from keras_bilevel.data.dense import wrong
+from keras_bilevel.checks import check_integer
+from keras_bilevel.checks import wrong
+
+# The kinds of NumPy arrays that may hold text, and those that hold dates.
+TEXT = "OSU"
+DATES = "Mm"
+
+
+def read_dense(data, where):
+    """An array, a tensor, numbers in lists, or a pandas object as an array.
+
+    Rows count by position, whatever the index of a pandas object. The columns
+    of a `DataFrame` become one array, of floats unless all are integers or
+    all booleans. Categories are what they stand for. NaN stays NaN, but what
+    is missing where no float could be is an error, and so is all that is not
+    dense.
+
+    Args:
+        data: The array.
+        where: String, how messages call it, for instance "argument `x`".
+
+    Returns:
+        NumPy array; floats are of `keras.config.floatx()`.
+
+    Raises:
+        ValueError: If `data` is none of the above.
+    """
+    mend = _mend_of_sparse(data)
+    if mend:
+        kind = f"{type(data).__module__.split('.')[0]} {type(data).__name__}"
+        raise wrong(where, "a dense array", f"a {kind}", mend)
+    if hasattr(data, "iloc") and data.ndim == 2:
+        return _read_frame(data, where)
+    if hasattr(data, "isna"):
+        _check_nothing_missing(data, where)
+    try:
+        array = np.asarray(data)
+        if array.dtype.kind == "O":
+            array = _from_objects(array)
+    except ValueError:
+        raise wrong(
+            where,
+            "rows of one shape",
+            "rows of varied shapes",
+            "Pad them, for instance by `keras.utils.pad_sequences`.",
+        ) from None
+    if array.dtype.kind in "O" + DATES and not is_text(array):
+        odd = (v for v in array.ravel() if not isinstance(v, numbers.Number))
+        raise wrong(
+            where,
+            "numbers",
+            f"dtype {array.dtype} with values such as {next(odd)!r}",
+            "Fill in what is missing, and make numbers of the rest.",
+        )
+    if array.dtype.name.startswith(("float", "bfloat")):
+        return array.astype(keras.config.floatx(), copy=False)
+    return array
+
+
+def is_scalar(leaf):
+    """Whether `leaf` is a number or text, as opposed to an array."""
+    return isinstance(leaf, (numbers.Number, np.generic, str, bytes))
+
+
+def is_text(array):
+    """Whether a NumPy array holds text and nothing else."""
+    if array.dtype.kind == "O":
+        return all(isinstance(v, (str, bytes)) for v in array.ravel())
+    return array.dtype.kind in TEXT
+
+
+def _mend_of_sparse(data):
+    """What makes sparse or ragged data a dense array; else `None`."""
+    if isinstance(data, tf.SparseTensor):
+        return "Pass `tf.sparse.to_dense(...)` of it."
+    if isinstance(data, tf.RaggedTensor):
+        return "Pass its `.to_tensor()`, which pads rows to one length."
+    if hasattr(data, "tocsr"):
+        return "Pass its `.toarray()`."
+    if str(getattr(data, "dtype", "")).startswith("Sparse"):
+        return "Pass its `.sparse.to_dense()`."
+    return None
+
+
+def _read_frame(frame, where):
+    """The columns of a `pandas.DataFrame` as one array."""
+    names = list(frame.columns)
+    columns = [
+        read_dense(frame.iloc[:, i], f"column {name!r} of {where}")
+        for i, name in enumerate(names)
+    ]
+    text = [n for n, c in zip(names, columns) if c.dtype.kind in TEXT]
+    nested = [n for n, c in zip(names, columns) if c.ndim > 1]
+    if nested or len(text) not in (0, len(names)):
+        raise wrong(
+            where,
+            "columns of numbers",
+            f"columns of {'arrays' if nested else 'text'}: {nested or text}",
+            "Encode them, for instance by `pandas.get_dummies`, or pass each "
+            "as an input of its own.",
+        )
+    dtype = np.result_type(*columns)
+    if dtype.kind == "f":  # As of integers beside floats.
+        dtype = keras.config.floatx()
+    return np.stack(columns, axis=1, dtype=dtype, casting="unsafe")
+
+
+def _check_nothing_missing(series, where):
+    # In what NumPy knows, NaN is a number, and what is none shows later.
+    is_known = isinstance(series.dtype, np.dtype)
+    missing = 0 if is_known else int(np.sum(series.isna()))
+    if missing:
+        raise wrong(
+            where,
+            "no missing values",
+            f"{missing} of them, with dtype {series.dtype}",
+            "Fill them by `.fillna(...)`, drop their rows, or make them NaN "
+            "by `.astype('float32')`.",
+        )
+
+
+def _from_objects(array):
+    """An array of objects as numbers, where they are numbers."""
+    if is_text(array):
+        return array
+    # Objects may be arrays themselves, as in a column of embeddings.
+    values = np.array(array.tolist())
+    if all(isinstance(v, numbers.Number) for v in array.ravel()):
+        return values if values.dtype.kind != "O" else array.astype("float64")
+    # NumPy would make text of a number beside text.
+    return array if values.dtype.kind in TEXT else values
 
 
 def are_arrays(data):
@@ -173,3 +304,66 @@ def check_no_steps(steps):
             "pass it to `fit()` instead, with a repeated dataset. Received: "
             f"steps_per_epoch={steps} with a `tf.data.Dataset`."
         )
+
+
+def split_off_tail(arrays, validation_split):
+    """Splits `(x, y, sample_weight)` as Keras' `validation_split` does.
+
+    Returns:
+        Tuple of the training part and the validation part: the last
+        `validation_split` of the examples, before any shuffling.
+    """
+    size = len(keras.tree.flatten(arrays[0])[0])
+    cut = int(math.floor(size * (1.0 - validation_split)))
+    if not 0 < cut < size:
+        raise ValueError(
+            "Invalid value for argument `validation_split`. Expected a "
+            "fraction that leaves examples on both sides. Received: "
+            f"validation_split={validation_split} for {size} examples."
+        )
+
+    def take(part):
+        return keras.tree.map_structure(
+            lambda array: None if array is None else array[part], arrays
+        )
+
+    return take(slice(cut)), take(slice(cut, None))
+
+
+def read_validation(validation_data):
+    """Returns `validation_data` with arrays read as those of training are."""
+    is_tuple = isinstance(validation_data, (list, tuple))
+    if not is_tuple or len(validation_data) not in (2, 3):
+        return validation_data
+    if not are_arrays(validation_data[0]):
+        return validation_data
+    return read_examples(*validation_data, name="validation_data")
+
+
+def array_columns(x, y, sample_weight, num_examples, ids):
+    """The structure of tensors of which super-batches are gathered.
+
+    Args:
+        x: Inputs, a structure of arrays of shape `(n, ...)`.
+        y: Labels, a structure of arrays of shape `(n, ...)`.
+        sample_weight: Structure of arrays of shape `(n,)`, or `None`.
+        num_examples: Integer, `n`.
+        ids: Boolean, whether to add sample weights and row numbers.
+
+    Returns:
+        `(x, y)`, `(x, y, sample_weight)` or `(x, y, sample_weight, ids)`.
+    """
+    # tf.data runs on the CPU: arrays on a GPU would be copied each step.
+    with tf.device("CPU:0"):
+        columns = [_to_tensors(x), _to_tensors(y)]
+        if sample_weight is not None:
+            columns.append(_to_tensors(sample_weight))
+        elif ids:
+            columns.append(tf.ones(num_examples, keras.config.floatx()))
+        if ids:
+            columns.append(tf.range(num_examples, dtype="int64"))
+    return tuple(columns)
+
+
+def _to_tensors(structure):
+    return keras.tree.map_structure(tf.convert_to_tensor, structure)

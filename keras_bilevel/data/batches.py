@@ -6,9 +6,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_bilevel import keras_private
+from keras_bilevel.checks import wrong
 from keras_bilevel.data.arrays import check_outputs
-from keras_bilevel.data.dense import wrong
-from keras_bilevel.data.epochs import attached
 
 
 @dataclasses.dataclass
@@ -147,83 +147,63 @@ def check_ids(ids, num_examples):
         return tf.identity(ids)
 
 
-def check_fixed_size(dataset):
-    """Raises `ValueError` where super-batches may differ in size."""
-    specs = keras.tree.flatten(dataset.element_spec)
-    if any(spec.shape.rank and spec.shape[0] is None for spec in specs):
-        raise ValueError(
-            "Expected super-batches of one fixed size. Received: a dataset "
-            f"with element_spec={dataset.element_spec}. Build it with "
-            "`kb.data.stratified_batches`, or pass `drop_remainder=True` "
-            "to `batch`."
-        )
-
-
-def check_super_batches(dataset, weighting, num_replicas):
-    """Raises `ValueError` for super-batches that cannot be cut into shards.
-
-    Args:
-        dataset: A `tf.data.Dataset`.
-        weighting: A `Weighting` whose unit is the shard.
-        num_replicas: Integer.
-    """
-    check_fixed_size(dataset)
-    shards = num_replicas * weighting.num_shards
-    size = _size(dataset.element_spec)
-    if num_replicas > 1 and size % shards:
-        raise ValueError(
-            "Expected super-batches of a multiple of num_replicas * num_shards "
-            f"= {num_replicas} * {weighting.num_shards} examples. Received: "
-            f"super-batches of {size}. Build them with `kb.data."
-            f"stratified_batches(..., num_replicas={num_replicas})`."
-        )
-    for layout in attached(dataset, "layout"):
-        fits = layout.tuple_size % shards == 0
-        if layout.separate_validation:
-            fits = (
-                layout.num_replicas == num_replicas
-                and layout.num_shards == weighting.num_shards
-                and layout.num_validation_shards
-                == weighting.num_validation_shards
-            )
-        if not fits:
-            raise ValueError(
-                "Expected super-batches with num_shards="
-                f"{weighting.num_shards}, num_validation_shards="
-                f"{weighting.num_validation_shards}, num_replicas="
-                f"{num_replicas}, or shards would not have the same label "
-                f"counts. Received: num_shards={layout.num_shards}, "
-                f"num_validation_shards={layout.num_validation_shards}, "
-                f"num_replicas={layout.num_replicas}. Pass the former to "
-                "`kb.data.stratified_batches`."
-            )
-
-
-def check_split(dataset, num_replicas):
-    """Raises `ValueError` where replicas would get unequal parts.
-
-    Args:
-        dataset: A `tf.data.Dataset` of `((x, y, ids), (x_t, y_t))`.
-        num_replicas: Integer.
-    """
-    if num_replicas == 1:
-        return
-    for name, part in zip(("source", "target"), dataset.element_spec):
-        size = _size(part)
-        if size is None:
-            raise ValueError(
-                f"Expected {name} batches of one fixed size with "
-                f"{num_replicas} replicas. Received: element_spec={part}. Pass "
-                "`drop_remainder=True` to what makes the batches."
-            )
-        if size % num_replicas:
-            raise ValueError(
-                f"Invalid value for argument `{name}_size`. Expected a "
-                f"multiple of the number of replicas, {num_replicas}: each "
-                f"takes an equal part. Received: {name}_size={size}"
-            )
-
-
-def _size(spec):
+def batch_size_of(spec):
+    """Returns the size of batches of a spec, `None` where it may vary."""
     shapes = [leaf.shape for leaf in keras.tree.flatten(spec)]
-    return next(shape[0] for shape in shapes if shape.rank)
+    sizes = [shape[0] for shape in shapes if shape.rank]
+    return None if None in sizes or not sizes else sizes[0]
+
+
+def tensors(structure):
+    """Returns the tensors in a structure, without its empty places."""
+    return [t for t in keras.tree.flatten(structure) if t is not None]
+
+
+def map_tensors(function, structure):
+    """Maps the tensors in a structure and leaves `None` where it is."""
+    return keras.tree.map_structure(
+        lambda t: None if t is None else function(t), structure
+    )
+
+
+def map_rows(function, y_pred):
+    """Maps predictions together with what Keras' losses look for on them.
+
+    Args:
+        function: Callable of a tensor, which acts on its rows.
+        y_pred: Structure of tensors.
+    """
+    return map_tensors(
+        lambda t: keras_private.map_companions(function, t, function(t)),
+        y_pred,
+    )
+
+
+def unstack(structure, count):
+    """Returns a list with the `count` rows of a structure of tensors.
+
+    Masks and logits are cut with their predictions.
+    """
+    rows = {}
+
+    def row(tensor, i):
+        if id(tensor) not in rows:
+            rows[id(tensor)] = tf.unstack(tensor, count)
+        return rows[id(tensor)][i]
+
+    return [map_rows(lambda t: row(t, i), structure) for i in range(count)]
+
+
+def get_masks(y_pred):
+    """Returns the Keras masks of predictions, a dict of place to mask."""
+    places = enumerate(keras.tree.flatten(y_pred))
+    masks = {place: keras_private.mask_of(t) for place, t in places}
+    return {place: mask for place, mask in masks.items() if mask is not None}
+
+
+def set_masks(y_pred, masks):
+    """Gives predictions the masks that `get_masks` found on their like."""
+    tensors = keras.tree.flatten(y_pred)
+    for place, mask in masks.items():
+        keras_private.set_mask(tensors[place], mask)
+    return y_pred

@@ -10,12 +10,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_bilevel.data.checks import check_integer
+from keras_bilevel.checks import check_integer
+from keras_bilevel.data.epochs import NOISE
+from keras_bilevel.data.epochs import fixed_seed
+from keras_bilevel.data.epochs import generator
 from keras_bilevel.data.labels import class_ids
 from keras_bilevel.data.labels import is_integer_classes
-from keras_bilevel.data.seeds import NOISE
-from keras_bilevel.data.seeds import fixed_seed
-from keras_bilevel.data.seeds import generator
 
 
 def symmetric(labels, fraction, num_classes=None, *, exact=True, seed=None):

@@ -1,12 +1,12 @@
 """Plain batches with ids, in an order that a resumed run sees again."""
 
-from keras_bilevel.data.array_batches import array_columns
+from keras_bilevel.checks import check_integer
+from keras_bilevel.data.arrays import array_columns
 from keras_bilevel.data.arrays import check_steps
 from keras_bilevel.data.arrays import unpack_arrays
-from keras_bilevel.data.checks import check_integer
+from keras_bilevel.data.draws import ArraySource
 from keras_bilevel.data.epochs import each_epoch
-from keras_bilevel.data.seeds import fixed_seed
-from keras_bilevel.data.sources import ArraySource
+from keras_bilevel.data.epochs import fixed_seed
 
 
 def shuffled_batches(

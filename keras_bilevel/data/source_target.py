@@ -4,19 +4,19 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_bilevel.data.array_batches import array_columns
+from keras_bilevel.checks import check_integer
+from keras_bilevel.data.arrays import array_columns
 from keras_bilevel.data.arrays import check_no_steps
 from keras_bilevel.data.arrays import check_steps
 from keras_bilevel.data.arrays import unpack_arrays
-from keras_bilevel.data.checks import check_integer
+from keras_bilevel.data.draws import ArraySource
+from keras_bilevel.data.draws import StreamSource
+from keras_bilevel.data.draws import TargetDraws
 from keras_bilevel.data.epochs import each_epoch
+from keras_bilevel.data.epochs import fixed_seed
 from keras_bilevel.data.labels import class_ids
-from keras_bilevel.data.seeds import fixed_seed
-from keras_bilevel.data.sources import ArraySource
-from keras_bilevel.data.sources import StreamSource
-from keras_bilevel.data.stream_examples import check_dense
-from keras_bilevel.data.stream_examples import same_shapes
-from keras_bilevel.data.target_draws import TargetDraws
+from keras_bilevel.data.streams import check_dense
+from keras_bilevel.data.streams import same_shapes
 
 
 def source_target_batches(

@@ -2,21 +2,23 @@
 
 import numbers
 
+import keras
 import tensorflow as tf
 
-from keras_bilevel.data.array_batches import array_batches
-from keras_bilevel.data.array_batches import array_columns
+from keras_bilevel.checks import check_choice
+from keras_bilevel.checks import check_integer
+from keras_bilevel.data.arrays import array_columns
 from keras_bilevel.data.arrays import check_no_steps
 from keras_bilevel.data.arrays import check_steps
 from keras_bilevel.data.arrays import unpack_arrays
-from keras_bilevel.data.checks import check_integer
+from keras_bilevel.data.epochs import fixed_seed
+from keras_bilevel.data.epochs import once_per_epoch
 from keras_bilevel.data.groups import array_groups
-from keras_bilevel.data.layout import Layout
-from keras_bilevel.data.plan import EpochPlan
-from keras_bilevel.data.pools import make_pools
-from keras_bilevel.data.rare import check_rare
-from keras_bilevel.data.seeds import fixed_seed
-from keras_bilevel.data.stream_batches import stream_batches
+from keras_bilevel.data.streams import stream_batches
+from keras_bilevel.data.super_batches import RARE
+from keras_bilevel.data.super_batches import EpochPlan
+from keras_bilevel.data.super_batches import Layout
+from keras_bilevel.data.super_batches import make_pools
 
 
 def stratified_batches(
@@ -139,7 +141,7 @@ def stratified_batches(
         `validation_ratio` Fig. 2, first row.
     """
     _check_ratio(validation_ratio)
-    check_rare(rare)
+    check_choice("rare", rare, RARE)
     layout = Layout(
         num_shards,
         shard_size,
@@ -169,7 +171,7 @@ def stratified_batches(
         pools = make_pools(groups, layout, validation_ratio, rare, seed)
         plan = EpochPlan(pools, layout, shuffle, seed, steps_per_epoch)
         columns = array_columns(x, y, sample_weight, num_examples, ids)
-        dataset, counter = array_batches(columns, plan, layout)
+        dataset, counter = _array_batches(columns, plan, layout)
     dataset.epoch_counter = counter
     dataset.order_seed = seed
     dataset.layout = layout
@@ -182,3 +184,32 @@ def _check_ratio(ratio):
             "Invalid value for argument `validation_ratio`. Expected a float "
             f"in [0, 1). Received: validation_ratio={ratio}"
         )
+
+
+def _array_batches(columns, plan, layout):
+    """Gathers the super-batches that a plan lists.
+
+    Args:
+        columns: Structure of tensors of shape `(n, ...)`.
+        plan: An `EpochPlan`.
+        layout: A `Layout`.
+
+    Returns:
+        A tuple of a `tf.data.Dataset` of that structure, with leaves of
+        shape `(batch_size, ...)`, and its `EpochCounter`.
+    """
+    shape = (plan.steps, layout.batch_size)
+    epoch, counter = once_per_epoch(
+        lambda number: (plan(number),), (tf.TensorSpec(shape, "int64"),)
+    )
+
+    def gather(rows):
+        return keras.tree.map_structure(lambda t: tf.gather(t, rows), columns)
+
+    dataset = (
+        epoch.flat_map(tf.data.Dataset.from_tensor_slices)
+        .map(gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .apply(tf.data.experimental.assert_cardinality(plan.steps))
+        .prefetch(tf.data.AUTOTUNE)
+    )
+    return dataset, counter

@@ -4,10 +4,10 @@ import dataclasses
 
 import tensorflow as tf
 
-from keras_bilevel.engine import losses
+from keras_bilevel.data.batches import map_tensors
+from keras_bilevel.data.batches import tensors
+from keras_bilevel.engine import gradients
 from keras_bilevel.engine import state
-from keras_bilevel.engine.structure import map_tensors
-from keras_bilevel.engine.structure import tensors
 
 # A product of two such numbers is no float32.
 _HUGE = 1e18
@@ -74,7 +74,7 @@ def _find_good(network, batch, suspect):
         tape.watch(ones)
         loss = _loss(network, batch, ones)
     slopes = tape.gradient(loss, ones)
-    losses.check_weighed(network, slopes)
+    gradients.check_weighed(network, slopes)
     good = ~suspect | tf.math.is_finite(slopes)
     rest = dataclasses.replace(
         batch, **dict(zip(_PARTS, _replaced(batch, good)))
@@ -93,8 +93,8 @@ def _find_good(network, batch, suspect):
 
 
 def _loss(network, batch, weights):
-    part = losses.weighted(batch, weights)
-    return losses.data_loss(network, part, training=False)[1]
+    part = gradients.weighted(batch, weights)
+    return gradients.data_loss(network, part, training=False)[1]
 
 
 def _replaced(batch, good):

@@ -79,37 +79,37 @@ def keeps_rows_apart(network):
     Args:
         network: `keras.Model`, built.
     """
-    return all(map(_keeps_rows_apart, keras_private.all_layers(network)))
-
-
-def _keeps_rows_apart(layer):
-    if type(layer).__name__ == "Functional":
-        is_known = type(layer).__module__.startswith("keras.")
-        # Bare operations, such as `x - mean(x, axis=0)`, may mix rows.
-        operations = layer.operations
-        return is_known and all(
-            isinstance(operation, keras.Layer) for operation in operations
-        )
-    # A user's own activation may mix rows, too, and so may a normalisation.
-    activation = getattr(layer, "activation", None)
-    module = getattr(activation, "__module__", "keras").split(".")[0]
-    return (
-        type(layer) in _ROW_BY_ROW
-        and module == "keras"
-        and 0 not in _axes(layer)
-        # It is a loss of all examples together.
-        and getattr(layer, "activity_regularizer", None) is None
+    return all(
+        _is_graph_of_layers(layer)
+        if type(layer).__name__ == "Functional"
+        else _is_row_by_row(layer)
+        for layer in keras_private.all_layers(network)
     )
 
 
-def _axes(layer):
-    """Returns the axes that a layer goes along, counted from the first."""
+def _is_graph_of_layers(network):
+    # Bare operations, such as `x - mean(x, axis=0)`, may mix rows.
+    return type(network).__module__.startswith("keras.") and all(
+        isinstance(operation, keras.Layer) for operation in network.operations
+    )
+
+
+def _is_row_by_row(layer):
+    # A user's own activation may mix rows, too, and so may a normalisation.
+    activation = getattr(layer, "activation", None)
+    module = getattr(activation, "__module__", "keras").split(".")[0]
     axes = keras.tree.flatten(getattr(layer, "axis", []))
-    if not axes:
-        return axes
-    # -2 is the batch where inputs are vectors.
-    shape = (layer.get_build_config() or {}).get("input_shape")
-    return [0] if shape is None else [axis % len(shape) for axis in axes]
+    if axes:
+        # -2 is the batch where inputs are vectors.
+        shape = (layer.get_build_config() or {}).get("input_shape")
+        axes = [0] if shape is None else [axis % len(shape) for axis in axes]
+    return (
+        type(layer) in _ROW_BY_ROW
+        and module == "keras"
+        and 0 not in axes
+        # It is a loss of all examples together.
+        and getattr(layer, "activity_regularizer", None) is None
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +148,7 @@ class Call:
             deltas: Tensor, those of the rows.
         """
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(_values(self.variables))
+            tape.watch([v.value for v in self.variables])
             args, kwargs = keras.tree.map_structure(
                 lambda t: cut(t) if tf.is_tensor(t) else t, self.inputs
             )
@@ -224,7 +224,7 @@ def recorded(network, variables):
         own = [v for v in own if id(v) in trainable]
         if own:
             # Inside of the layer, mixed precision would cast the values.
-            values = _values(own)
+            values = [v.value for v in own]
             call = functools.partial(
                 _record, layer, layer.call, own, values, calls
             )
@@ -265,12 +265,8 @@ def _without_activation(layer, call, *args, **kwargs):
 def _gradient(tape, output, variables, cotangent):
     gradient = tape.gradient(
         output,
-        _values(variables),
+        [v.value for v in variables],
         output_gradients=tf.cast(cotangent, output.dtype),
     )
     # An embedding's is that of some rows only.
     return [tf.cast(tf.convert_to_tensor(g), tf.float32) for g in gradient]
-
-
-def _values(variables):
-    return [variable.value for variable in variables]

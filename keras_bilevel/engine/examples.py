@@ -2,18 +2,18 @@
 
 import tensorflow as tf
 
+from keras_bilevel.engine import alignments
 from keras_bilevel.engine import compiled_losses
-from keras_bilevel.engine import example_passes
-from keras_bilevel.engine import losses
+from keras_bilevel.engine import gradients
 from keras_bilevel.engine import replicas
 from keras_bilevel.engine import state
 from keras_bilevel.engine.bad_examples import without_bad
-from keras_bilevel.engine.normalize import finite_or_zero
-from keras_bilevel.engine.normalize import normalizer
-from keras_bilevel.engine.ranking import of_kept
+from keras_bilevel.engine.selected import of_kept
 from keras_bilevel.engine.step import Step
 from keras_bilevel.engine.step import Upper
-from keras_bilevel.weighting.weighting import Weighting
+from keras_bilevel.engine.vectors import finite_or_zero
+from keras_bilevel.engine.vectors import normalizer
+from keras_bilevel.weighting.weighting import ExampleWeighting
 
 
 def walk(model, weighting, upper, lower, scale):
@@ -25,7 +25,7 @@ def walk(model, weighting, upper, lower, scale):
 
     Args:
         model: A built `BilevelModel`.
-        weighting: A `Weighting` whose unit is the example.
+        weighting: An `ExampleWeighting`.
         upper: The target `Batch` of shape `(target_size, ...)`.
         lower: The source `Batch` of shape `(source_size, ...)`.
         scale: The `LossScale`.
@@ -42,7 +42,7 @@ def walk(model, weighting, upper, lower, scale):
     learning_rate = tf.convert_to_tensor(model.optimizer.learning_rate)
 
     parts = (upper.x, upper.y, upper.sample_weight)
-    y_pred, loss, own = losses.data_gradient(model, parts, scale)
+    y_pred, loss, own = gradients.data_gradient(model, parts, scale)
     # All replicas' targets judge together.
     judge = replicas.reduce_mean(
         [
@@ -56,7 +56,7 @@ def walk(model, weighting, upper, lower, scale):
         weights = weighting.recall(lower.ids)
     is_known = weights is not None
     point = tf.where(good, weights[0] if is_known else 1.0, 0.0)
-    source = example_passes.make(
+    source = alignments.make(
         network, variables, lower, point, judge, scale, is_known
     )
     compiled_losses.check_per_example(network, lower.y, source.y_pred)
@@ -66,7 +66,7 @@ def walk(model, weighting, upper, lower, scale):
     is_misfit = None
     if source.misfit is not None:
         # Nothing follows alignments that are wrong: `fit` ends with an error.
-        is_misfit = source.misfit > example_passes.most_misfit(network.model)
+        is_misfit = source.misfit > alignments.most_misfit(network.model)
         healthy &= ~is_misfit
     # A bad target, or a bad gradient, on one replica spoils the step of all.
     healthy = replicas.on_all(healthy)
@@ -136,11 +136,11 @@ def walk(model, weighting, upper, lower, scale):
 def _of_usable(batch, y_pred, usable):
     kept = tf.cast(usable, tf.float32)
     factor = of_kept(kept, tf.ones_like(kept), per_replica=True)
-    return batch.y, y_pred, losses.weighted(batch, factor)[2]
+    return batch.y, y_pred, gradients.weighted(batch, factor)[2]
 
 
 def _remembers(weighting):
-    return type(weighting).update is not Weighting.update
+    return type(weighting).update is not ExampleWeighting.update
 
 
 def _all_finite(tensors):

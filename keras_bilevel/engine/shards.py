@@ -8,19 +8,16 @@ grow with the number of shards.
 import keras
 import tensorflow as tf
 
-from keras_bilevel.engine import losses
+from keras_bilevel.data.batches import get_masks
+from keras_bilevel.data.batches import map_tensors
+from keras_bilevel.data.batches import set_masks
+from keras_bilevel.data.batches import tensors
+from keras_bilevel.engine import gradients
 from keras_bilevel.engine import one_pass
 from keras_bilevel.engine import replicas
 from keras_bilevel.engine import state
 from keras_bilevel.engine import vectors
-from keras_bilevel.engine.loop import fold
-from keras_bilevel.engine.normalize import finite_or_zero
-from keras_bilevel.engine.normalize import normalizer
 from keras_bilevel.engine.step import Step
-from keras_bilevel.engine.structure import get_masks
-from keras_bilevel.engine.structure import map_tensors
-from keras_bilevel.engine.structure import set_masks
-from keras_bilevel.engine.structure import tensors
 
 
 def walk(model, weighting, batch, scale):
@@ -28,7 +25,7 @@ def walk(model, weighting, batch, scale):
 
     Args:
         model: A built `BilevelModel`.
-        weighting: A `Weighting` whose unit is the shard.
+        weighting: A `ShardWeighting`.
         batch: A `Batch` of `num_shards * shard_size` examples, shard after
             shard, validation shards first.
         scale: The `LossScale`.
@@ -44,26 +41,28 @@ def walk(model, weighting, batch, scale):
             f"Received: statistics={weighting.statistics}. Use "
             "`solver='diagonal'`, or one replica."
         )
-    visitor = _Visitor(model, weighting, batch, scale)
+    shards = _Shards(model, weighting, batch, scale)
     split = weighting.num_validation_shards
-    gradients, upper = zip(*(visitor.visit(index) for index in range(split)))
-    judge, dense_alignments = visitor.judge(gradients, upper)
+    validating, upper = zip(*(shards.visit(index) for index in range(split)))
+    judge, dense_alignments = shards.judge(validating, upper)
 
-    if visitor.layout.is_empty():
+    if shards.layout.is_empty:
         # All is known of all shards: there is nothing to walk.
-        _, lower = visitor.visit(slice(split, None))
+        _, lower = shards.visit(slice(split, None))
         lower["alignment"] = dense_alignments[split:]
-        lower["weights"] = tf.transpose(visitor.weigh_all(lower))
-        return visitor.finish([], upper, lower)
+        lower["weights"] = tf.transpose(shards.weigh_all(lower))
+        return shards.step([], upper, lower)
 
     def turn(index, total):
-        gradient, seen = visitor.visit(index + split)
-        seen["alignment"] = visitor.layout.inner_products(gradient, judge)
+        gradient, seen = shards.visit(index + split)
+        # <g_v, g_i> of Eq. 10.
+        seen["alignment"] = shards.layout.inner_products(gradient, judge)
         seen["alignment"] += dense_alignments[index + split]
         if keeps_gradients:
             return total, {**seen, "gradient": gradient}
-        weights = visitor.weigh(seen)
-        part = visitor.layout.scale(gradient, weights)
+        weights = shards.weigh(seen)
+        # Eq. 11, a term of the sum.
+        part = shards.layout.scale(gradient, weights)
         total = [t + p for t, p in zip(total, part)]
         return total, {**seen, "weights": weights}
 
@@ -71,7 +70,7 @@ def walk(model, weighting, batch, scale):
     like.update(
         {"gradient": judge} if keeps_gradients else {"weights": like["norm"]}
     )
-    total, lower = fold(
+    total, lower = vectors.fold(
         turn,
         [tf.zeros_like(g) for g in judge],
         weighting.num_shards - split,
@@ -80,11 +79,11 @@ def walk(model, weighting, batch, scale):
         unroll=replicas.meet_in(model),
     )
     if keeps_gradients:
-        total, lower["weights"] = visitor.solve(lower)
-    return visitor.finish(total, upper, lower)
+        total, lower["weights"] = shards.solve(lower)
+    return shards.step(total, upper, lower)
 
 
-class _Visitor:
+class _Shards:
     """Visits single shards; holds what stays the same from one to the next."""
 
     def __init__(self, model, weighting, batch, scale):
@@ -92,21 +91,14 @@ class _Visitor:
         self.weighting = weighting
         self.batch = batch
         self.scale = scale
-        self.shards = _cut(batch, weighting.num_shards)
-        self.moving = state.moving_statistics(model)
-        self.seeds = state.seed_states(model) if weighting.same_dropout else []
-        self.first_seeds = state.read(self.seeds)
         self.layout = None
-        self.gradient = self.pass_of_its_own
-        self.dense = []
+        shards = _cut(batch, weighting.num_shards)
         if one_pass.can_share(model, weighting, scale):
-            shared = one_pass.OnePass(model, weighting, self.shards)
-            self.gradient, self.dense = shared.gradient, shared.dense
-
-    def pass_of_its_own(self, index):
-        part = map_tensors(lambda t: t[index], self.shards)
-        state.write(self.seeds, self.first_seeds)
-        return losses.data_gradient(self.model, part, self.scale)
+            self.passes = one_pass.OnePass(model, weighting, shards)
+            self.moving = []
+        else:
+            self.passes = _OwnPasses(model, weighting, shards, scale)
+            self.moving = state.moving_statistics(model)
 
     def visit(self, index):
         """Returns the gradient of one shard and what was seen on the way.
@@ -115,17 +107,9 @@ class _Visitor:
             index: As for `OnePass.gradient`.
         """
         before = state.read(self.moving)
-        y_pred, loss, gradient = self.gradient(index)
+        loss, gradient, kept = self.passes.gradient(index)
         if self.layout is None:
-            self.layout = vectors.Layout(
-                self.model,
-                gradient,
-                self.weighting.per_layer,
-                apart={id(v) for call in self.dense for v in call.variables},
-            )
-            self.dense_norms = self.dense_statistic(
-                call.norms() for call in self.dense
-            )
+            self._lay_out(gradient)
         gradient = self.layout.pack(gradient)
         norm = self.layout.inner_products(gradient, gradient)
         norm += self.dense_norms[index]
@@ -134,38 +118,20 @@ class _Visitor:
         healthy &= ~state.spoiled(self.moving, before)
         state.restore_unless(healthy, self.moving, before)
         loss = tf.cast(loss, tf.float32)
-        seen = {
-            "y_pred": y_pred,
-            "masks": get_masks(y_pred),
-            "loss": loss,
-            "norm": norm,
-            "healthy": healthy,
-        }
+        seen = {"kept": kept, "loss": loss, "norm": norm, "healthy": healthy}
         return gradient, seen
 
-    def judge(self, gradients, upper):
-        """Sums the upper level's gradients over its shards and all replicas.
-
-        Args:
-            gradients: List of what `visit` returns for each validation shard.
-            upper: List of what was seen there.
-
-        Returns:
-            Tuple of the upper-level gradient, packed, and the alignments with
-            what is not packed of it, `(num_shards, groups)`.
-        """
-        masked = [self.mask(*pair) for pair in zip(upper, gradients)]
-        packed = [tf.add_n(vectors) for vectors in zip(*masked)]
-        healthy = tf.stack([seen["healthy"] for seen in upper])
-        ones = tf.ones((self.layout.num_groups, len(upper)))
-        dense = self.dense_sums(tf.where(healthy, ones, 0.0), slice(len(upper)))
-        packed, dense = replicas.reduce_sum((packed, dense))
-        return packed, self.dense_statistic(
-            call.alignments(direction)
-            for call, direction in zip(self.dense, dense)
+    def _lay_out(self, gradient):
+        dense = self.passes.dense
+        self.layout = vectors.Layout(
+            self.model,
+            gradient,
+            self.weighting.per_layer,
+            apart={id(v) for call in dense for v in call.variables},
         )
+        self.dense_norms = self._dense_statistic(c.norms() for c in dense)
 
-    def dense_statistic(self, values):
+    def _dense_statistic(self, values):
         """Sums a statistic of each dense layer to one of each group.
 
         Args:
@@ -175,11 +141,11 @@ class _Visitor:
             Tensor of shape `(num_shards, groups)`.
         """
         sums = [tf.zeros(self.weighting.num_shards)] * self.layout.num_groups
-        for call, value in zip(self.dense, values):
+        for call, value in zip(self.passes.dense, values):
             sums[self.layout.group_of(call.layer.kernel)] += value
         return tf.stack(sums, axis=1)
 
-    def dense_sums(self, weights, shards):
+    def _dense_sums(self, weights, shards):
         """Returns weighted sums of gradients, a list for each dense layer.
 
         Args:
@@ -190,20 +156,45 @@ class _Visitor:
             call.weighted_sum(
                 weights[self.layout.group_of(call.layer.kernel)], shards
             )
-            for call in self.dense
+            for call in self.passes.dense
         ]
 
-    def mask(self, seen, gradient):
-        """Returns zeros for the gradient of a shard that is not healthy."""
-        return [self.scale.mask(seen["healthy"], g) for g in gradient]
+    def judge(self, validating, upper):
+        """Sums the upper level's gradients over its shards and all replicas.
+
+        Args:
+            validating: List of the gradients of the validation shards.
+            upper: List of what was seen there.
+
+        Returns:
+            Tuple of the upper-level gradient g_v, packed, and the alignments
+            with what is not packed of it, `(num_shards, groups)`.
+        """
+        masked = [
+            [self.scale.mask(seen["healthy"], g) for g in gradient]
+            for seen, gradient in zip(upper, validating)
+        ]
+        packed = [tf.add_n(vectors) for vectors in zip(*masked)]
+        healthy = tf.stack([seen["healthy"] for seen in upper])
+        ones = tf.ones((self.layout.num_groups, len(upper)))
+        dense = self._dense_sums(
+            tf.where(healthy, ones, 0.0), slice(len(upper))
+        )
+        packed, dense = replicas.reduce_sum((packed, dense))
+        return packed, self._dense_statistic(
+            call.alignments(direction)
+            for call, direction in zip(self.passes.dense, dense)
+        )
 
     def weigh(self, seen):
         """Returns the weight of one shard in each group, not normalised."""
-        statistics = {
-            name: _per_unit(seen[name]) for name in self.weighting.statistics
-        }
-        weights = self.weighting.call(**statistics)[:, 0]
-        return self.scale.mask(seen["healthy"], weights)
+        weights = self.weighting.call(
+            **{
+                name: tf.reshape(seen[name], (-1, 1))
+                for name in self.weighting.statistics
+            }
+        )
+        return self.scale.mask(seen["healthy"], weights[:, 0])
 
     def weigh_all(self, seen, gram=None):
         """Returns the weights of all shards, `(groups, shards)`."""
@@ -220,83 +211,100 @@ class _Visitor:
         return self.scale.mask(healthy, weights)
 
     def solve(self, seen):
-        """Weighs all shards from their Gram matrix, and sums them."""
+        """Weighs all shards from their Gram matrix (Eq. 8), and sums them."""
         healthy = seen["healthy"][:, None]
         stacked = [self.scale.mask(healthy, g) for g in seen["gradient"]]
         weights = self.weigh_all(seen, gram=vectors.gram_matrix(stacked))
         total = vectors.weighted_sum(stacked, weights)
         return total, tf.transpose(weights)
 
-    def finish(self, total, upper, lower):
+    def step(self, total, upper, lower):
         """Normalises the weights and gathers what all shards have shown."""
         weights = tf.transpose(lower["weights"])
-        factors = normalizer(self.weighting, weights)
-        gradients = self.layout.unpack(self.layout.scale(total, factors))
+        # Eq. 10: w_i / sum_j |w_j|.
+        factors = vectors.normalizer(self.weighting, weights)
         split = slice(self.weighting.num_validation_shards, None)
-        dense = self.dense_sums(weights * factors[:, None], split)
-        y_pred, masks, loss, healthy = (
+        dense = self._dense_sums(weights * factors[:, None], split)
+        own = {
+            id(variable): part
+            for call, parts in zip(self.passes.dense, dense)
+            for variable, part in zip(call.variables, parts)
+        }
+        variables = self.model.trainable_variables
+        summed = self.layout.unpack(self.layout.scale(total, factors))
+        kept, loss, healthy = (
             keras.tree.map_structure(
                 lambda last, *first: tf.concat([tf.stack(first), last], 0),
                 lower[name],
                 *(seen[name] for seen in upper),
             )
-            for name in ("y_pred", "masks", "loss", "healthy")
+            for name in ("kept", "loss", "healthy")
         )
-        y_pred, masks = keras.tree.map_structure(_merge, (y_pred, masks))
         return Step(
-            variables=self.model.trainable_variables,
-            gradients=self.fill(gradients, dense),
-            weights=finite_or_zero(weights * factors[:, None]),
+            variables=variables,
+            gradients=[own.get(id(v), g) for v, g in zip(variables, summed)],
+            weights=vectors.finite_or_zero(weights * factors[:, None]),
             losses=tf.where(healthy, loss, 0.0),
             has_loss=healthy,
             dropped=~healthy,
             batch=self.batch,
-            y_pred=set_masks(y_pred, masks),
+            y_pred=self.passes.predictions(kept),
         )
 
-    def fill(self, gradients, dense):
-        """Puts the dense layers' gradients in their places."""
-        parts = {
-            id(variable): part
-            for call, parts in zip(self.dense, dense)
-            for variable, part in zip(call.variables, parts)
-        }
-        variables = self.model.trainable_variables
-        return [parts.get(id(v), g) for v, g in zip(variables, gradients)]
+
+class _OwnPasses:
+    """A forward and a backward pass for each shard, for any network."""
+
+    dense = ()
+
+    def __init__(self, model, weighting, shards, scale):
+        self._model = model
+        self._shards = shards
+        self._scale = scale
+        self._seeds = state.seed_states(model) if weighting.same_dropout else []
+        self._first_seeds = state.read(self._seeds)
+
+    def gradient(self, index):
+        """Returns loss and gradient of a shard, and predictions to keep."""
+        part = map_tensors(lambda t: t[index], self._shards)
+        state.write(self._seeds, self._first_seeds)
+        y_pred, loss, gradient = gradients.data_gradient(
+            self._model, part, self._scale
+        )
+        return loss, gradient, {"y_pred": y_pred, "masks": get_masks(y_pred)}
+
+    def predictions(self, kept):
+        """Returns the predictions for the whole super-batch.
+
+        Args:
+            kept: What `gradient` returned, stacked over all shards.
+        """
+        kept = keras.tree.map_structure(
+            lambda t: tf.reshape(t, (-1, *t.shape[2:])), kept
+        )
+        return set_masks(kept["y_pred"], kept["masks"])
 
 
 def _cut(batch, num_shards):
     """Reshapes `(num_shards * shard_size, ...)` to one row per shard."""
     parts = (batch.x, batch.y, batch.sample_weight)
-    for tensor in tensors(parts):
-        _check_divisible(tensor, num_shards)
-    return map_tensors(
-        lambda t: tf.reshape(t, (num_shards, -1, *t.shape[1:])), parts
-    )
-
-
-def _check_divisible(tensor, num_shards):
     message = (
         "Expected the number of examples in a batch to be a multiple of "
         f"num_shards={num_shards}. Received: a batch of {{size}}. Let `fit` "
         "build the super-batches from arrays, or build them with "
         "`kb.data.stratified_batches`, which drops the remainder."
     )
-    size = tensor.shape[0]
-    if size is None:
-        # Generators: the size is known when the batch is there.
-        size = tf.shape(tensor)[0]
-        message = message.format(size="another size")
-        tf.debugging.assert_equal(size % num_shards, 0, message)
-    elif size % num_shards:
-        raise ValueError(message.format(size=size))
-
-
-def _per_unit(statistic):
-    """Gives a statistic of one shard the shape `(groups, 1)`."""
-    return tf.reshape(statistic, (-1, 1))
-
-
-def _merge(stacked):
-    """Reshapes `(num_shards, shard_size, ...)` back to one batch."""
-    return tf.reshape(stacked, (-1, *stacked.shape[2:]))
+    for tensor in tensors(parts):
+        size = tensor.shape[0]
+        if size is None:
+            # Generators: the size is known when the batch is there.
+            tf.debugging.assert_equal(
+                tf.shape(tensor)[0] % num_shards,
+                0,
+                message.format(size="another size"),
+            )
+        elif size % num_shards:
+            raise ValueError(message.format(size=size))
+    return map_tensors(
+        lambda t: tf.reshape(t, (num_shards, -1, *t.shape[1:])), parts
+    )

@@ -45,6 +45,9 @@ class Step:
         upper: An `Upper`, or `None` where shards validate.
         shown: Tuple `(y, y_pred, sample_weight)` whose loss is the one that
             is shown, or `None` where shards are walked.
+        penalty: Scalar, the weight regularisers, where `losses` lack them.
+        pulls: List of their gradients, which `gradients` lack as well, or
+            `None`.
         is_misfit: Boolean scalar, whether the alignments of examples do not
             add up, or `None` where that is not known.
     """
@@ -59,6 +62,8 @@ class Step:
     y_pred: Any
     upper: Any = None
     shown: Any = None
+    penalty: Any = 0.0
+    pulls: Any = None
     is_misfit: Any = None
 
     def usable_examples(self):

@@ -1,19 +1,20 @@
-"""Gradients as vectors, one per group of variables that share a weight.
-
-A group is the whole network, or one layer. Packing the tensors of a group
-into one vector makes every later operation one large one, which matters where
-shards are small.
-"""
+"""Gradients as vectors: packed, compared, weighed and summed."""
 
 import math
 
+import numpy as np
 import tensorflow as tf
 
 from keras_bilevel import keras_private
+from keras_bilevel.engine import replicas
 
 
 class Layout:
     """Says where each variable's gradient lies in which group's vector.
+
+    A group is the whole network, or one layer: the variables that share a
+    weight. Packing the tensors of a group into one vector makes every later
+    operation one large one, which matters where shards are small.
 
     Args:
         model: A `BilevelModel`.
@@ -26,6 +27,7 @@ class Layout:
 
     Attributes:
         num_groups: Integer.
+        is_empty: Boolean, whether nothing is packed.
     """
 
     def __init__(self, model, gradient, per_layer, apart=frozenset()):
@@ -44,14 +46,11 @@ class Layout:
                 packed.setdefault(group, []).append(i)
         self.num_groups = len(numbers)
         self._packed = packed
+        self.is_empty = not packed
 
     def group_of(self, variable):
         """Returns the number of a variable's group."""
         return self._group_of[id(variable)]
-
-    def is_empty(self):
-        """Returns whether nothing is packed."""
-        return not self._packed
 
     def pack(self, gradient):
         """Returns a list of vectors, for each group where there is one."""
@@ -71,7 +70,8 @@ class Layout:
 
     def inner_products(self, a, b):
         """Returns the inner product in each group, a tensor `(groups,)`."""
-        products = dict(zip(self._packed, map(_dot, a, b)))
+        dots = [tf.tensordot(x, y, 1) for x, y in zip(a, b)]
+        products = dict(zip(self._packed, dots))
         return tf.stack([products.get(g, 0.0) for g in range(self.num_groups)])
 
     def scale(self, vectors, factors):
@@ -107,10 +107,6 @@ def weighted_sum(stacked, weights):
     return [tf.tensordot(weights[g], x, 1) for g, x in enumerate(stacked)]
 
 
-def _dot(a, b):
-    return tf.matmul(a[None], b[None], transpose_b=True)[0, 0]
-
-
 def _owners(model):
     """Returns the position of the layer that owns a variable, by its id."""
     return {
@@ -118,3 +114,104 @@ def _owners(model):
         for position, layer in enumerate(keras_private.all_layers(model))
         for variable in keras_private.own_trainable_variables(layer)
     }
+
+
+# Measured in benchmarks/speed.py: unrolled turns are up to a quarter faster
+# (networks of many small operations), but memory and trace time grow with
+# their number; a `tf.while_loop` keeps both constant.
+MOST_UNROLLED = 8
+# Small shards alone cannot keep the processors busy: this many turns of the
+# `tf.while_loop` may overlap.
+OVERLAP = 4
+
+
+def fold(body, carry, turns, like, unroll=False):
+    """Runs `carry, output = body(turn, carry)` for each turn.
+
+    Args:
+        body: Callable `(turn, carry) -> (carry, output)`.
+        carry: Structure of tensors.
+        turns: Integer, number of turns, known when the step is traced.
+        like: Structure of tensors of the shapes and types of one output.
+        unroll: Boolean, whether to do without a `tf.while_loop` in any case.
+
+    Returns:
+        Tuple of the last carry and the outputs, stacked along a new axis 0.
+    """
+    if unroll or turns <= MOST_UNROLLED:
+        return _unrolled(body, carry, turns)
+    return _looped(body, carry, turns, like)
+
+
+def _unrolled(body, carry, turns):
+    outputs = []
+    for turn in range(turns):
+        carry, output = body(turn, carry)
+        outputs.append(output)
+    stacked = tf.nest.map_structure(lambda *t: tf.stack(t), *outputs)
+    return carry, stacked
+
+
+def _looped(body, carry, turns, like):
+    arrays = tf.nest.map_structure(
+        lambda t: tf.TensorArray(t.dtype, turns, element_shape=t.shape), like
+    )
+
+    def one_turn(turn, carry, arrays):
+        carry, output = body(turn, carry)
+        arrays = tf.nest.map_structure(
+            lambda array, value: array.write(turn, value), arrays, output
+        )
+        return turn + 1, carry, arrays
+
+    _, carry, arrays = tf.while_loop(
+        lambda turn, *_: turn < turns,
+        one_turn,
+        (0, carry, arrays),
+        parallel_iterations=OVERLAP,
+        maximum_iterations=turns,
+    )
+    return carry, tf.nest.map_structure(lambda array: array.stack(), arrays)
+
+
+def normalizer(weighting, weights):
+    """Returns the factor `1 / |w|_1` of each group (Eq. 10).
+
+    It is 0 where no weight is left (or `|w|_1` underflows), so that the step
+    applies a zero gradient and never a NaN.
+
+    Args:
+        weighting: A `Weighting`.
+        weights: Tensor of shape `(groups, units)`, before normalisation.
+
+    Returns:
+        Tensor of shape `(groups,)`.
+    """
+    if not weighting.l1_normalize:
+        return tf.ones_like(weights[:, 0])
+    total = replicas.reduce_sum(tf.reduce_sum(tf.abs(weights), axis=1))
+    underflows = total < np.finfo(np.float32).tiny
+    return tf.where(underflows, 0.0, 1.0 / tf.where(underflows, 1.0, total))
+
+
+def finite_or_zero(values):
+    """Returns 0 where a value is not finite, for what is kept of a step."""
+    return tf.where(tf.math.is_finite(values), values, 0.0)
+
+
+def effective_units(weights):
+    """Returns `|w|_1^2 / |w|_2^2` of each group, 0 where all weights are 0.
+
+    Args:
+        weights: Tensor of shape `(groups, units)`.
+
+    Returns:
+        Tensor of shape `(groups,)`; `1 / sum_i w_i^2` for normalised weights.
+    """
+    total, squares = replicas.reduce_sum(
+        [
+            tf.reduce_sum(tf.abs(weights), axis=1),
+            tf.reduce_sum(tf.square(weights), axis=1),
+        ]
+    )
+    return tf.math.divide_no_nan(tf.square(total), squares)

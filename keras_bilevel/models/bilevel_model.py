@@ -1,24 +1,15 @@
-"""The one model, and the one `train_step`, of all alignment weightings."""
+"""The one model of all alignment weightings."""
 
 import keras
-from keras import ops
 
-from keras_bilevel import engine
-from keras_bilevel import keras_private
-from keras_bilevel.callbacks.example_observer import ExampleObserver
-from keras_bilevel.data import batches
-from keras_bilevel.data.epochs import attached
-from keras_bilevel.models import arrays
-from keras_bilevel.models import callback_lists
 from keras_bilevel.models import pair
-from keras_bilevel.models import runaway
-from keras_bilevel.models.alignment_check import AlignmentCheck
 from keras_bilevel.models.fitting import Fitting
-from keras_bilevel.models.step_metrics import OutputTrackers
-from keras_bilevel.models.step_metrics import StepMetrics
 from keras_bilevel.models.wrapper import Wrapper
 from keras_bilevel.models.wrapper import deserialized
+from keras_bilevel.schemes import Examples
+from keras_bilevel.schemes import Shards
 from keras_bilevel.weighting.get import get as get_weighting
+from keras_bilevel.weighting.weighting import ShardWeighting
 
 
 @keras.saving.register_keras_serializable("keras_bilevel")
@@ -113,11 +104,19 @@ class BilevelModel(Fitting, Wrapper):
         self.stratify_by = stratify_by
         self.rare = rare
         self.validation_ratio = validation_ratio
-        self._source = self._wrap_source(source_model)
-        self._ids = None
-        self._step_metrics = StepMetrics(
-            self.weighting.unit, other="source" if source_model else "target"
-        )
+        is_of_shards = isinstance(self.weighting, ShardWeighting)
+        if is_of_shards and source_model is not None:
+            raise ValueError(
+                "Expected a weighting of source examples with `source_model`, "
+                "such as `kb.weighting.Soseleto(num_examples)`. Received: "
+                f"weighting={self.weighting}, which weighs shards."
+            )
+        self._source = None
+        if source_model is not None:
+            self._source = Wrapper(source_model)
+        self._check_pair()
+        scheme = Shards if is_of_shards else Examples
+        self.scheme = scheme(self, self.weighting)
 
     @property
     def source_model(self):
@@ -130,213 +129,29 @@ class BilevelModel(Fitting, Wrapper):
         # it without end.
         return self._source or self
 
-    def _wrap_source(self, source_model):
-        if source_model is None:
-            return None
-        if self.weighting.unit != "example":
-            raise ValueError(
-                "Expected a weighting of source examples with `source_model`, "
-                "such as `kb.weighting.Soseleto(num_examples)`. Received: "
-                f"weighting={self.weighting}, which weighs shards."
-            )
-        source = Wrapper(source_model)
-        if self.model.built and source.built:
-            pair.check_shared(self.model, source.model)
-        return source
+    def _check_pair(self):
+        if self._source and self.model.built and self._source.built:
+            pair.check_shared(self.model, self.source_model)
 
-    def train_step(self, data):
-        """One step of any weighting: Eq. 11 with the weights of Eq. 10."""
-        upper, lower = self._split(data)
-        self._build(upper, lower)
-        self._check_networks_train()
-        self._build_optimizer(
-            (self, (upper or lower).x), (self.get_source(), lower.x)
-        )
-        scale = engine.LossScale(self.optimizer)
-        trackers = OutputTrackers(self)
-        if self.weighting.unit == "shard":
-            step = engine.walk_shards(self, self.weighting, lower, scale)
-        else:
-            step = engine.walk_examples(
-                self, self.weighting, upper, lower, scale
-            )
-        gradient, penalty = engine.add_regularizers(
-            step.gradients, step.variables
-        )
-        engine.apply(self.optimizer, gradient, step.variables, scale)
-        for observer in self._observers:
-            observer.observe(step)
-        trackers.update(step)
-        return self._log(step, penalty)
-
-    def _split(self, data):
-        """Returns the upper and the lower part of the data.
-
-        Shards hold both parts in one super-batch, the validation shards first.
-        """
-        if self.weighting.unit == "shard":
-            return None, batches.examples(data)
-        source, target = batches.source_and_target(data)
-        source.ids = batches.check_ids(source.ids, self.weighting.num_examples)
-        return target, source
-
-    def _parts_seen(self, batch):
-        if self.weighting.unit == "shard" or not batches.is_source_and_target(
-            batch
-        ):
-            return super()._parts_seen(batch)
-        lower, upper = batches.source_and_target(batch)
-        self._build(upper, lower)
-        if self._source is None:
-            return lower.x, lower.y, lower.sample_weight
-        parts = (lower.x, lower.y, lower.sample_weight)
-        keras_private.build_symbolically(self._source, parts)
-        return upper.x, upper.y, upper.sample_weight
-
-    def _build(self, upper, lower):
-        """Builds what is not built yet, from the first batch."""
-        if not self.model.built:
-            self.build_on((upper or lower).x)
+    def build_networks(self, parts):
+        super().build_networks(parts)
         if self._source is None:
             return
-        if not self._source.built:
-            self._source.build_on(lower.x)
-        pair.check_shared(self.model, self.source_model)
+        self._check_pair()
         loss = self.loss if self.source_loss is None else self.source_loss
         if self._source.loss is not loss:
             self._source.compile(optimizer=None, loss=loss)
 
-    def _log(self, step, penalty):
-        lower = (step.losses + penalty, ops.cast(step.has_loss, "float32"))
-        seen, shown, other = step, lower, None
-        if step.upper is not None:
-            has_loss = ops.cast(step.upper.has_loss, "float32")
-            upper = (step.upper.loss + penalty, has_loss)
-            other = upper
-            if self._source is not None:
-                # The compiled metrics are those of the target network.
-                seen, shown, other = step.upper, upper, lower
-        keras_private.loss_tracker(self).update_state(
-            shown[0], sample_weight=shown[1]
-        )
-        self._step_metrics.update(step, other)
-        batch = seen.batch
-        logs = self.compute_metrics(
-            batch.x, batch.y, seen.y_pred, sample_weight=batch.sample_weight
-        )
-        return {**logs, **self._step_metrics.result()}
-
-    def reset_metrics(self):
-        super().reset_metrics()
-        self._step_metrics.reset()
-
-    def _step_results(self):
-        return self._step_metrics.result()
-
-    def _batches(self, part, batch_size, shuffle, steps_per_epoch):
-        if self.weighting.unit != "shard":
-            raise ValueError(
-                f"Expected a dataset of (source, target) batches, since "
-                f"{type(self.weighting).__name__} weighs source examples by a "
-                "target batch. Received: arrays. Call `model.fit("
-                "kb.data.source_target_batches((x, y), (x_target, y_target), "
-                "source_size=..., target_size=...))`."
-            )
-        return arrays.super_batches(
-            part,
-            self.weighting,
-            batch_size,
-            self.distribute_strategy.num_replicas_in_sync,
-            stratify_by=self.stratify_by,
-            rare=self.rare,
-            validation_ratio=self.validation_ratio,
-            shuffle=shuffle,
-            steps_per_epoch=steps_per_epoch,
-            seed=self._data_seed(),
-        )
-
-    def _with_epochs(self, callbacks, dataset):
-        callbacks = super()._with_epochs(callbacks, dataset)
-        if self.weighting.unit == "shard":
-            return callbacks
-        is_memory = self.weighting.num_examples is not None
-        if is_memory and attached(dataset, "ids_are_positions"):
-            # Weights would go from example to example, without a word.
-            callbacks = callback_lists.appended(callbacks, self._id_check())
-        check = AlignmentCheck(
-            self._step_metrics.misfits, self.get_source().model
-        )
-        return callback_lists.appended(callbacks, check)
-
-    def _id_check(self):
-        if self._ids is None:
-            self._ids = ExampleObserver(self.weighting.num_examples)
-            self._ids.set_model(self)
-        self._ids.forget()
-        return self._ids
-
-    def _watched(self, callbacks, part, batch_size):
-        _, y, sample_weight = part
-        shards = self.weighting.num_shards
-        replicas = self.distribute_strategy.num_replicas_in_sync
-        tuple_size = shards * replicas if self.stratify_by == "label" else 1
-        guessing = runaway.loss_of_guessing(y, self.loss, tuple_size)
-        if guessing is None or sample_weight is not None:
-            return callbacks
-        judging = batch_size * self.weighting.num_validation_shards // shards
-        warning = runaway.RunawayWarning(
-            self._step_metrics.data_loss, guessing, judging
-        )
-        return callback_lists.appended(callbacks, warning)
-
-    def _check_dataset(self, dataset):
-        if self.weighting.unit == "example":
-            engine.check_linear(self.loss)
-            engine.check_linear(self.source_loss)
-        if not batches.is_dataset(dataset):
-            return
-        replicas = self.distribute_strategy.num_replicas_in_sync
-        if self.weighting.unit == "shard":
-            batches.check_super_batches(dataset, self.weighting, replicas)
-        else:
-            batches.source_and_target(dataset.element_spec)
-            batches.check_split(dataset, replicas)
-            self._check_source_size(dataset)
-
-    def _guarded(self, dataset):
-        # XLA leaves out the assertion in the step.
-        num_examples = self.weighting.num_examples
-        is_known = bool(attached(dataset, "num_source_examples"))
-        is_checked = num_examples is None or is_known
-        if is_checked or not batches.is_dataset(dataset):
-            return dataset
-        return batches.with_ids_checked(dataset, num_examples)
-
-    def _check_source_size(self, dataset):
-        num_examples = self.weighting.num_examples
-        sizes = attached(dataset, "num_source_examples")
-        if num_examples and any(size > num_examples for size in sizes):
-            raise ValueError(
-                "Expected a weight for every source example. Received: "
-                f"{type(self.weighting).__name__} with num_examples="
-                f"{num_examples} for {max(sizes)} source examples. Pass the "
-                "size of the source set as `num_examples`."
-            )
-
     def get_config(self):
-        config = super().get_config()
-        config["weighting"] = keras.saving.serialize_keras_object(
-            self.weighting
-        )
-        config["stratify_by"] = keras.saving.serialize_keras_object(
-            self.stratify_by
-        )
-        config["rare"] = self.rare
-        config["validation_ratio"] = self.validation_ratio
-        config["source_loss"] = keras.saving.serialize_keras_object(
-            self.source_loss
-        )
-        return config
+        serialize = keras.saving.serialize_keras_object
+        return {
+            **super().get_config(),
+            "weighting": serialize(self.weighting),
+            "stratify_by": serialize(self.stratify_by),
+            "rare": self.rare,
+            "validation_ratio": self.validation_ratio,
+            "source_loss": serialize(self.source_loss),
+        }
 
     def _networks_config(self):
         if self._source is None:

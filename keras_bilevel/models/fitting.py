@@ -1,16 +1,21 @@
-"""`fit` as it has to be for methods that look at single examples."""
+"""`fit` and the training step, of all methods that look at single examples."""
 
 import keras
 import numpy as np
 
 from keras_bilevel import data
 from keras_bilevel import engine
-from keras_bilevel.data import batches
 from keras_bilevel.data import class_weights
+from keras_bilevel.data.arrays import are_arrays
+from keras_bilevel.data.arrays import read_examples
+from keras_bilevel.data.arrays import read_validation
+from keras_bilevel.data.arrays import split_off_tail
+from keras_bilevel.data.batches import check_labels
+from keras_bilevel.data.batches import is_dataset
+from keras_bilevel.data.batches import sharded_by_data
 from keras_bilevel.data.epochs import attached
-from keras_bilevel.engine.trainer import MultiWorker
-from keras_bilevel.models import arrays
-from keras_bilevel.models import callback_lists
+from keras_bilevel.models.checks import check_trains
+from keras_bilevel.schemes.scheme import OutputTrackers
 
 _OTHER_SEED = (
     "Pass `seed` to what made the dataset, or call "
@@ -22,8 +27,8 @@ _OTHER_EPOCH = (
 )
 
 
-class Fitting(MultiWorker):
-    """Gives a `keras.Model` batches with ids, and runs that resume.
+class Fitting(engine.MultiWorker):
+    """Gives a `keras.Model` the training of this package; a mixin.
 
     - From arrays, `fit` builds batches whose ids are the row numbers.
     - Datasets of `kb.data` are told the epoch, so that a resumed run sees the
@@ -33,8 +38,9 @@ class Fitting(MultiWorker):
       the weights.
     - Several workers train on one order of the data, from one epoch on.
 
-    A subclass says how batches are made (`_batches`), what has to be right
-    with a dataset (`_check_dataset`), and what else to do.
+    Attributes:
+        scheme: The `Scheme`, which a subclass makes: how batches are made and
+            checked, and what a step does.
     """
 
     def __init__(self, *args, **kwargs):
@@ -43,58 +49,6 @@ class Fitting(MultiWorker):
         self._observers = []
         self._keepers = []
         self._ranks = None
-
-    def _step_results(self):
-        """Returns a dict of the metrics of training steps only."""
-        return {}
-
-    def logs_of_epoch(self, logs):
-        count = self.distribute_strategy.num_replicas_in_sync
-        if self._own("test_step") is not None and count == 1:
-            # Its logs need not be those of its metrics.
-            return logs
-        # The logs of a step are averaged over replicas, whatever they mean;
-        # metrics know how. Keras asks them only where it knows all of them.
-        results = {**self.get_metrics_result(), **self._step_results()}
-        if isinstance(logs, dict) and set(logs) == set(results):
-            return results
-        return super().logs_of_epoch(logs)
-
-    def _data_seed(self):
-        """Returns the seed of the order of arrays, one on all workers.
-
-        It is drawn from NumPy's global generator, as that of a dataset is.
-        """
-        seed = np.random.randint(2**31 - 1)
-        return engine.of_workers(seed, self.distribute_strategy)[0]
-
-    def _batches(self, part, batch_size, shuffle, steps_per_epoch):
-        """Returns the dataset of batches of `fit` on arrays.
-
-        Args:
-            part: Tuple `(x, y, sample_weight)`, the last may be `None`.
-            batch_size: Integer.
-            shuffle: Boolean.
-            steps_per_epoch: Integer or `None`.
-        """
-        raise NotImplementedError
-
-    def _watched(self, callbacks, part, batch_size):
-        """Returns the callbacks and what watches this run on arrays."""
-        return callbacks
-
-    def _check_dataset(self, dataset):
-        """Raises `ValueError` for data that do not suit the method."""
-
-    def _check_epochs(self, epochs):
-        """Raises `ValueError` for a number of epochs that does not suit."""
-
-    def _guarded(self, dataset):
-        """Returns a dataset that fails on wrong batches, before any device."""
-        return dataset
-
-    def _begin_epoch(self, epoch):
-        """Takes note of the epoch that is about to begin."""
 
     def fit(
         self,
@@ -129,37 +83,34 @@ class Fitting(MultiWorker):
         Returns:
             A `keras.callbacks.History`.
         """
-        if not self.compiled:
-            raise ValueError("You must call `compile()` before `fit()`.")
-        self._check_networks_train()
-        self._check_epochs(epochs)
-        validation_data = arrays.read_validation(validation_data)
-        if arrays.are_arrays(x):
-            part = arrays.read_examples(x, y, sample_weight)
-            batches.check_labels(part)
+        check_trains(self)
+        self.scheme.check_epochs(epochs)
+        validation_data = read_validation(validation_data)
+        watching = []
+        if are_arrays(x):
+            part = read_examples(x, y, sample_weight)
+            check_labels(part)
             self._check_observers(callbacks, part[0])
             if validation_split and validation_data is None:
-                part, validation_data = arrays.split_off_tail(
-                    part, validation_split
-                )
+                part, validation_data = split_off_tail(part, validation_split)
             batch_size = batch_size or 32
             validation_batch_size = validation_batch_size or batch_size
-            x = self._batches(part, batch_size, shuffle, steps_per_epoch)
+            x = self.scheme.batches(
+                part,
+                batch_size,
+                shuffle=shuffle,
+                steps_per_epoch=steps_per_epoch,
+                seed=self._data_seed(),
+            )
             if class_weight is None:
-                callbacks = self._watched(callbacks, part, batch_size)
+                watching = self.scheme.watching(part, batch_size)
             y = batch_size = sample_weight = None
             validation_split, steps_per_epoch = 0.0, None
-        self._check_dataset(x)
-        if batches.is_dataset(x):
-            batches.check_labels(x.element_spec)
-            if class_weight is not None:
-                x = class_weights.weighted(x, class_weight)
-                class_weight = None
-            self._trace_anew_for(batches.ranks(x))
-            self._build_before_trace(x.element_spec)
-        x = self._for_workers(self._guarded(x))
-        callbacks = self._with_epochs(callbacks, x)
-        self._set_observers(callbacks)
+        x = self.scheme.check(x)
+        if is_dataset(x):
+            x = self._prepare(x, class_weight)
+            class_weight = None
+        callbacks = self._with_own(callbacks, watching, x)
         return super().fit(
             x=x,
             y=y,
@@ -179,23 +130,82 @@ class Fitting(MultiWorker):
             validation_freq=validation_freq,
         )
 
-    def _trace_anew_for(self, ranks):
-        """Forgets the traced step where data have another number of axes.
+    def train_step(self, batch):
+        """One step of any method: its gradient, then the optimizer's step."""
+        parts = self.scheme.parse(batch)
+        self.build_networks(parts)
+        self._build_optimizer(parts)
+        scale = engine.LossScale(self.optimizer)
+        trackers = OutputTrackers(self)
+        step = self.scheme.step(parts, scale)
+        engine.apply(self.optimizer, step, scale)
+        for observer in self._observers:
+            observer.observe(step)
+        trackers.update(step)
+        return self.scheme.log(step)
 
-        TensorFlow would make one step for both, of unknown shapes.
+    def build_networks(self, parts):
+        """Builds what is not built yet, from the first batch.
+
+        Args:
+            parts: What `Scheme.parse` returned.
         """
+        for network, batch in parts:
+            if not network.built:
+                network.build_on(batch.x)
+        self.built = True
+
+    def _build_optimizer(self, parts):
+        """Builds the optimizer, once all variables are there."""
+        check_trains(self)
+        if self.optimizer.built:
+            return
+        if self.run_eagerly:
+            # Some layers build parts of theirs only when they really run.
+            for network, batch in parts:
+                network(batch.x, training=False)
+        self.optimizer.build(self.trainable_variables)
+
+    def reset_metrics(self):
+        super().reset_metrics()
+        self.scheme.reset()
+
+    def logs_of_epoch(self, logs):
+        if "test_step" in self._own and self.scheme.num_replicas == 1:
+            # Its logs need not be those of its metrics.
+            return logs
+        # The logs of a step are averaged over replicas, whatever they mean;
+        # metrics know how. Keras asks them only where it knows all of them.
+        results = {**self.get_metrics_result(), **self.scheme.results()}
+        if isinstance(logs, dict) and set(logs) == set(results):
+            return results
+        return super().logs_of_epoch(logs)
+
+    def _data_seed(self):
+        """Returns the seed of the order of arrays, one on all workers.
+
+        It is drawn from NumPy's global generator, as that of a dataset is.
+        """
+        seed = np.random.randint(2**31 - 1)
+        return engine.of_workers(seed, self.distribute_strategy)[0]
+
+    def _prepare(self, dataset, class_weight):
+        """Returns a dataset with all that is to be done with its batches."""
+        check_labels(dataset.element_spec)
+        if class_weight is not None:
+            dataset = class_weights.weighted(dataset, class_weight)
+        spec = dataset.element_spec
+        ranks = [leaf.shape.rank for leaf in keras.tree.flatten(spec)]
         if self._ranks not in (None, ranks):
+            # TensorFlow would make one step for both, of unknown shapes.
             self.train_function = None
         self._ranks = ranks
-
-    def _for_workers(self, dataset):
-        """Returns a dataset of which each worker takes its part of a batch."""
-        strategy = self.distribute_strategy
-        if not (batches.is_dataset(dataset) and engine.has_workers(strategy)):
+        self.build_before_trace(spec)
+        if not engine.has_workers(self.distribute_strategy):
             return dataset
         for seed in attached(dataset, "order_seed"):
             self._check_agree("seed of the dataset", seed, _OTHER_SEED)
-        return batches.sharded_by_data(dataset)
+        return sharded_by_data(dataset)
 
     def _check_agree(self, name, value, mend):
         """Raises `ValueError` where workers differ in an integer."""
@@ -206,34 +216,44 @@ class Fitting(MultiWorker):
                 f"{mend}"
             )
 
-    def _with_epochs(self, callbacks, dataset):
-        """Adds a callback that tells all who need it which epoch it is."""
-        counters = data.epoch_counters(dataset)
+    def _with_own(self, callbacks, watching, dataset):
+        """Returns the user's callbacks, and those that this run needs.
 
-        def begin(epoch, logs):
-            self._check_agree("epoch", epoch, _OTHER_EPOCH)
-            self._begin_epoch(epoch)
-            for counter in counters:
-                counter.set(epoch)
-
-        tell = keras.callbacks.LambdaCallback(on_epoch_begin=begin)
-        return callback_lists.appended(callbacks, tell)
-
-    def _check_observers(self, callbacks, x):
-        num_examples = len(keras.tree.flatten(x)[0])
-        for observer in callback_lists.observers(callbacks):
-            observer.check(num_examples)
-
-    def _set_observers(self, callbacks):
-        """Lets callbacks that observe steps take part in `train_step`.
-
-        Those that keep something take part in saving and loading.
+        Those that observe steps take part in `train_step`; those that keep
+        something take part in saving and loading.
         """
-        self._keepers = callback_lists.keepers(callbacks)
-        observers = callback_lists.observers(callbacks)
+        users = _listed(callbacks)
+        tell = self._epoch_teller(data.epoch_counters(dataset))
+        own = [*watching, tell, *self.scheme.callbacks(dataset)]
+        self._keepers = [c for c in users + own if hasattr(c, "get_state")]
+        observers = [c for c in users + own if hasattr(c, "observe")]
         if observers != self._observers:
             self._observers = observers
             self.train_function = None
+        if not isinstance(callbacks, keras.callbacks.CallbackList):
+            return [*users, *own]
+        for callback in own:
+            callback.set_model(callbacks.model)
+            callback.set_params(callbacks.params)
+            callbacks.callbacks.append(callback)
+        return callbacks
+
+    def _epoch_teller(self, counters):
+        """Returns a callback that tells all who need it which epoch it is."""
+
+        def begin(epoch, logs):
+            self._check_agree("epoch", epoch, _OTHER_EPOCH)
+            self.scheme.begin_epoch(epoch)
+            for counter in counters:
+                counter.set(epoch)
+
+        return keras.callbacks.LambdaCallback(on_epoch_begin=begin)
+
+    def _check_observers(self, callbacks, x):
+        num_examples = len(keras.tree.flatten(x)[0])
+        for callback in _listed(callbacks):
+            if hasattr(callback, "observe"):
+                callback.check(num_examples)
 
     def save_own_variables(self, store):
         # A resumed run goes on with the dropout masks and with what callbacks
@@ -257,3 +277,10 @@ class Fitting(MultiWorker):
             }
             if state:
                 keeper.set_state(state)
+
+
+def _listed(callbacks):
+    """Returns the callbacks of `fit`, one or several or a list, as a list."""
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        callbacks = callbacks.callbacks
+    return keras.tree.flatten(callbacks or [])

@@ -3,22 +3,19 @@
 import keras
 
 from keras_bilevel import engine
-from keras_bilevel import keras_private
-from keras_bilevel.callbacks import labels
-from keras_bilevel.data import batches
-from keras_bilevel.data.labels import check_classes
-from keras_bilevel.models import arrays
+from keras_bilevel.checks import check_choice
+from keras_bilevel.checks import check_type
+from keras_bilevel.data.batches import get_masks
+from keras_bilevel.data.batches import set_masks
 from keras_bilevel.models import pair
 from keras_bilevel.models.fitting import Fitting
-from keras_bilevel.models.own_methods import OwnMethods
-from keras_bilevel.models.selection_metrics import SelectionMetrics
-from keras_bilevel.models.step_metrics import OutputTrackers
+from keras_bilevel.models.wrapper import OwnMethods
 from keras_bilevel.models.wrapper import Wrapper
 from keras_bilevel.models.wrapper import deserialized
 from keras_bilevel.schedules import ConstantSchedule
 from keras_bilevel.schedules import Schedule
+from keras_bilevel.schemes import Selected
 from keras_bilevel.selection import Rule
-from keras_bilevel.selection.disagreement import disagreement
 
 
 @keras.saving.register_keras_serializable("keras_bilevel")
@@ -90,19 +87,21 @@ class SelectionModel(Fitting, OwnMethods, keras.Model):
     ):
         networks = keras.tree.flatten(networks)
         _check_networks(networks, rule)
-        _check_choice("predict_with", predict_with, ("first", "mean"))
+        check_choice("predict_with", predict_with, ("first", "mean"))
         schedule = ConstantSchedule(0.0) if schedule is None else schedule
-        _check_type("schedule", schedule, Schedule, "CoTeachingSchedule(0.2)")
+        mend = "Pass for instance `CoTeachingSchedule(0.2)`."
+        check_type("schedule", schedule, Schedule, mend)
         wrappers = [Wrapper(network) for network in networks]
         # `compile` looks for mixed_float16 in the model's own policy.
         kwargs.setdefault("dtype", networks[0].dtype_policy)
         super().__init__(**kwargs)
         self.rule = rule
-        self._pace = _Pace(schedule)
         self.predict_with = predict_with
         self.select_per_replica = select_per_replica
         self._networks = wrappers
-        self._step_metrics = SelectionMetrics()
+        self.scheme = Selected(
+            self, wrappers, rule, schedule, select_per_replica
+        )
         self.built = all(network.built for network in networks)
 
     @property
@@ -111,38 +110,42 @@ class SelectionModel(Fitting, OwnMethods, keras.Model):
 
     @property
     def schedule(self):
-        return self._pace.schedule
+        return self.scheme.schedule
 
     @schedule.setter
     def schedule(self, schedule):
-        self._pace.schedule = schedule
-        self._pace.set(self.epoch)
+        self.scheme.schedule = schedule
+        self.scheme.begin_epoch(self.epoch)
 
     @property
     def epoch(self):
-        return self._pace.epoch
+        return self.scheme.epoch
 
     @epoch.setter
     def epoch(self, epoch):
-        self._pace.set(epoch)
+        self.scheme.begin_epoch(epoch)
 
     def call(self, inputs, training=None):
-        return self._merge(
-            [n(inputs, training=training) for n in self._predicting()]
-        )
+        networks = self._predicting()
+        return self.merged([n(inputs, training=training) for n in networks])
 
     def _predicting(self):
         """Returns the networks that predict."""
         return self._networks[: 1 if self.predict_with == "first" else None]
 
-    def _merge(self, y_preds):
-        """Returns one prediction from those of the predicting networks."""
-        if len(y_preds) == 1:
+    def merged(self, y_preds):
+        """Returns what the model predicts.
+
+        Args:
+            y_preds: List of the predictions of the networks that predict, or
+                of all.
+        """
+        if self.predict_with == "first" or len(y_preds) == 1:
             return y_preds[0]
         merged = keras.tree.map_structure(
             lambda *t: keras.ops.mean(keras.ops.stack(t), axis=0), *y_preds
         )
-        return engine.set_masks(merged, engine.get_masks(y_preds[0]))
+        return set_masks(merged, get_masks(y_preds[0]))
 
     def build(self, input_shape):
         """Builds the networks for inputs of this (nested) shape."""
@@ -175,91 +178,6 @@ class SelectionModel(Fitting, OwnMethods, keras.Model):
         # Dict losses and metrics are matched by these names.
         return self._networks[0].output_names
 
-    def train_step(self, data):
-        """One step: rank by loss, keep R(t), learn from what is kept."""
-        batch = batches.examples(data)
-        for network in self._networks:
-            if not network.built:
-                network.build_on(batch.x)
-        self.built = True
-        self._check_networks_train()
-        self._build_optimizer(*((n, batch.x) for n in self._networks))
-        scale = engine.LossScale(self.optimizer)
-        trackers = OutputTrackers(self)
-        step = engine.walk_selected(
-            self._networks,
-            self._select,
-            self._disagree,
-            batch,
-            scale,
-            self.select_per_replica,
-            self.rule.needs,
-        )
-        engine.apply(self.optimizer, step.gradients, step.variables, scale)
-        step.y_pred = self._merge(step.y_pred[: len(self._predicting())])
-        for observer in self._observers:
-            observer.observe(step)
-        trackers.update(step)
-        return self._log(step)
-
-    def _select(self, losses, disagree, **needed):
-        pace = self._pace
-        return self.rule.call(
-            losses, pace.share.value, disagree, pace.time.value, **needed
-        )
-
-    def _disagree(self, y_preds, counts):
-        loss = keras.tree.flatten(self.loss)[0]
-        is_logit = labels.predicts_logits(loss)
-        return disagreement(y_preds, is_logit, counts)
-
-    def _log(self, step):
-        batch = step.batch
-        # The loss is a mean over the kept: so it is over several steps.
-        kept = engine.reduce_sum(keras.ops.sum(step.weights[0]))
-        keras_private.loss_tracker(self).update_state(
-            step.losses[0], sample_weight=kept
-        )
-        self._step_metrics.update(step)
-        logs = self.compute_metrics(
-            batch.x, batch.y, step.y_pred, sample_weight=batch.sample_weight
-        )
-        return {**logs, **self._step_metrics.result()}
-
-    def _parts_seen(self, batch):
-        parts = super()._parts_seen(batch)
-        for network in self._networks:
-            keras_private.build_symbolically(network, parts)
-        return parts
-
-    def reset_metrics(self):
-        super().reset_metrics()
-        self._step_metrics.reset()
-
-    def _step_results(self):
-        return self._step_metrics.result()
-
-    def _batches(self, part, batch_size, shuffle, steps_per_epoch):
-        if "classes" in self.rule.needs:
-            check_classes(part[1])
-        return arrays.shuffled_batches(
-            part,
-            batch_size,
-            self.distribute_strategy.num_replicas_in_sync,
-            shuffle=shuffle,
-            steps_per_epoch=steps_per_epoch,
-            seed=self._data_seed(),
-        )
-
-    def _check_dataset(self, dataset):
-        engine.check_linear(self.loss)
-
-    def _check_epochs(self, epochs):
-        self.schedule.check_epochs(epochs)
-
-    def _begin_epoch(self, epoch):
-        self.epoch = epoch
-
     def summary(self, *args, **kwargs):
         for network in self.models:
             network.summary(*args, **kwargs)
@@ -290,32 +208,12 @@ class SelectionModel(Fitting, OwnMethods, keras.Model):
         return cls(**deserialized(config, custom_objects))
 
 
-class _Pace:
-    """Holds t and R(t), in variables that Keras does not track.
-
-    A new epoch or schedule changes numbers and not the compiled step.
-    """
-
-    def __init__(self, schedule):
-        self.schedule = schedule
-        self.epoch = 0
-        self.share = keras.Variable(
-            schedule(0), dtype="float32", trainable=False
-        )
-        self.time = keras.Variable(0, dtype="int", trainable=False)
-
-    def set(self, epoch):
-        self.epoch = int(epoch)
-        self.share.assign(self.schedule(self.epoch))
-        self.time.assign(self.epoch)
-
-
 def _check_networks(networks, rule):
-    _check_type("rule", rule, Rule, "CoTeaching()")
+    check_type("rule", rule, Rule, "Pass for instance `CoTeaching()`.")
     for name in rule.needs:
-        _check_choice("needs", name, engine.NEEDS)
+        check_choice("needs", name, engine.NEEDS)
     for network in networks:
-        _check_type("networks", network, keras.Model, None)
+        check_type("networks", network, keras.Model)
     needed = rule.num_networks
     if not networks or needed not in (None, len(networks)):
         raise ValueError(
@@ -334,22 +232,3 @@ def _check_networks(networks, rule):
                 "from layers of its own."
             )
         seen |= own
-
-
-def _check_type(name, value, kind, example):
-    if isinstance(value, kind):
-        return
-    mend = f" Pass for instance `{example}`." if example else ""
-    raise ValueError(
-        f"Invalid value for argument `{name}`. Expected a "
-        f"`{kind.__name__}`. Received: {name}={value} (of type "
-        f"{type(value)}).{mend}"
-    )
-
-
-def _check_choice(name, value, choices):
-    if value not in choices:
-        raise ValueError(
-            f"Invalid value for argument `{name}`. Expected one of "
-            f"{choices}. Received: {name}={value!r}"
-        )

@@ -1,11 +1,96 @@
-"""A Keras model that overrides another one's training, and nothing else."""
+"""A Keras model that overrides another one's training, and nothing else.
+
+A subclass of `keras.Model` may override how its loss and metrics are computed
+and what a step of `evaluate` or `predict` does: that is used. How it trains is
+what this package is for.
+"""
+
+import inspect
 
 import keras
 
 from keras_bilevel import engine
-from keras_bilevel.models.own_methods import OwnMethods
-from keras_bilevel.models.own_methods import check_train_step
-from keras_bilevel.models.own_methods import is_own
+from keras_bilevel import keras_private
+from keras_bilevel.checks import check_type
+
+_USED = ("compute_loss", "compute_metrics", "test_step", "predict_step")
+
+
+class OwnMethods:
+    """Trains with a network's own loss and metrics; a mixin.
+
+    Compiled losses take one weight for each example. Where the network has
+    methods of its own, it shares losses, metrics and trackers with this model,
+    so that its methods find what `compile` was given.
+    """
+
+    # Which of the methods above the network overrides.
+    _own = frozenset()
+
+    def _judged(self):
+        """Returns the network that `evaluate` and `predict` are about.
+
+        `None` where there is more than one, or none yet.
+        """
+        raise NotImplementedError
+
+    def compile(
+        self, optimizer="rmsprop", loss=None, loss_weights=None, **kwargs
+    ):
+        """Compiles the model; the arguments are those of `keras.Model`."""
+        super().compile(optimizer, loss, loss_weights, **kwargs)
+        engine.compile_losses(self, loss, loss_weights)
+        network = self._judged()
+        if network is None:
+            return
+        self._own = frozenset(n for n in _USED if is_own(network, n))
+        if self._own:
+            keras_private.share_compiled(self, network)
+
+    def compile_from_config(self, config):
+        # Keras leaves this to models that override `compile`.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built and self.optimizer is not None:
+            self.optimizer.build(self.trainable_variables)
+
+    @property
+    def metrics(self):
+        return self._judged().metrics if self._own else super().metrics
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        if "compute_loss" not in self._own:
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+        network = self._judged()
+        parameters = inspect.signature(network.compute_loss).parameters
+        arguments = {
+            "x": x,
+            "y": y,
+            "y_pred": y_pred,
+            "sample_weight": sample_weight,
+        }
+        if "training" in parameters:
+            arguments["training"] = training
+        if not engine.THREAD.data_only:
+            return network.compute_loss(**arguments)
+        with engine.without_regularizers(network):
+            return network.compute_loss(**arguments)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        if "compute_metrics" not in self._own:
+            return super().compute_metrics(x, y, y_pred, sample_weight)
+        return self._judged().compute_metrics(x, y, y_pred, sample_weight)
+
+    def test_step(self, data):
+        if "test_step" not in self._own:
+            return super().test_step(data)
+        return self._judged().test_step(data)
+
+    def predict_step(self, data):
+        if "predict_step" not in self._own:
+            return super().predict_step(data)
+        return self._judged().predict_step(data)
 
 
 class Wrapper(OwnMethods, keras.Model):
@@ -19,12 +104,8 @@ class Wrapper(OwnMethods, keras.Model):
 
     def __init__(self, model, **kwargs):
         _check_backend()
-        if not isinstance(model, keras.Model):
-            raise ValueError(
-                "Invalid value for argument `model`. Expected a `keras.Model`. "
-                f"Received: model={model} (of type {type(model)})"
-            )
-        check_train_step(model)
+        check_type("model", model, keras.Model)
+        _check_train_step(model)
         # `compile` looks for mixed_float16 in the wrapper's own policy.
         kwargs.setdefault("dtype", model.dtype_policy)
         super().__init__(**kwargs)
@@ -72,7 +153,7 @@ class Wrapper(OwnMethods, keras.Model):
     def losses(self):
         # Not those of another network that a subclass may hold.
         losses = self.model.losses
-        if not engine.are_data_only():
+        if not engine.THREAD.data_only:
             return losses
         # Keras lists the weight regularisers last, one each.
         regularized = sum(
@@ -108,6 +189,27 @@ def deserialized(config, custom_objects=None):
         key: keras.saving.deserialize_keras_object(value, custom_objects)
         for key, value in config.items()
     }
+
+
+def is_own(network, name):
+    """Returns whether a network overrides a method of `keras.Model`."""
+    inherited = getattr(keras.Model, name)
+    return getattr(type(network), name) is not inherited or (
+        name in vars(network)
+    )
+
+
+def _check_train_step(network):
+    """Raises `ValueError` for a network that trains in its own way."""
+    if is_own(network, "train_step"):
+        raise ValueError(
+            "Expected a network that trains as `keras.Model` does: how it "
+            "trains is what this model replaces. Received: "
+            f"{type(network).__name__}, which overrides `train_step`. Put its "
+            "loss into `compute_loss(x, y, y_pred, sample_weight)` and its "
+            "metrics into `compute_metrics`, which are used, and remove "
+            "`train_step`."
+        )
 
 
 def _check_backend():

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_bilevel.data.batches import is_dataset
-from keras_bilevel.data.kept import kept_examples
+from keras_bilevel.data.streams import kept_examples
 from keras_bilevel.report.scores import ranked
 from keras_bilevel.report.scores import read_scores
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from keras_bilevel.data.checks import check_integer
+from keras_bilevel.checks import check_integer
 from keras_bilevel.extras import import_extra
 from keras_bilevel.report.labels import names_of
 from keras_bilevel.report.labels import read_classes

@@ -8,7 +8,7 @@ import string
 
 import numpy as np
 
-from keras_bilevel.data.checks import check_integer
+from keras_bilevel.checks import check_integer
 from keras_bilevel.report.classes import class_shares
 from keras_bilevel.report.classes import plot_class_shares
 from keras_bilevel.report.images import contact_sheet

@@ -7,8 +7,9 @@ import time
 import keras_tuner
 import numpy as np
 
-from keras_bilevel.data import seeds
-from keras_bilevel.engine.files import replace_file
+from keras_bilevel.data.epochs import fixed_seed
+from keras_bilevel.data.epochs import generator
+from keras_bilevel.engine.storage import replace_file
 from keras_bilevel.keras_private import OracleHooks
 from keras_bilevel.schedules import S2ESchedule
 from keras_bilevel.schedules.checks import read_positive
@@ -115,7 +116,7 @@ class S2EOracle(OracleHooks, keras_tuner.Oracle):
     ):
         super().__init__(objective=objective, max_trials=max_trials, **kwargs)
         # KerasTuner would take 0 for no seed.
-        self.seed = seeds.fixed_seed(seed)
+        self.seed = fixed_seed(seed)
         self.shared = shared
         self.prefix = prefix
         self.names = S2ESchedule.hyperparameter_names(prefix, shared)
@@ -204,7 +205,7 @@ class S2EOracle(OracleHooks, keras_tuner.Oracle):
 
     def _with_others(self, values):
         """Draws the user's own hyperparameters, as far as they are active."""
-        rng = seeds.generator(self.seed, OTHERS, self._num_drawn)
+        rng = generator(self.seed, OTHERS, self._num_drawn)
         drawn = keras_tuner.HyperParameters()
         for hp in self.hyperparameters.space:
             drawn.merge([hp])

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from keras_bilevel.data import seeds
+from keras_bilevel.data.epochs import generator
 from keras_bilevel.schedules import S2ESchedule
 from keras_bilevel.schedules.checks import read_integer
 from keras_bilevel.schedules.checks import read_positive
@@ -14,7 +14,7 @@ from keras_bilevel.tuners.surrogate import Surrogate
 from keras_bilevel.tuners.updates import STEPS
 from keras_bilevel.tuners.updates import next_theta
 
-# What random numbers are for; see `data/seeds.py`, which has those below.
+# What random numbers are for; see `data/epochs.py`, which has those below.
 _TRIAL = 10
 _ROUND = 11
 OTHERS = 12  # Hyperparameters that are none of a schedule's.
@@ -87,7 +87,7 @@ class Search:
             pending: List of float arrays of shape `(n,)`, the x of trials
                 that have not.
         """
-        rng = seeds.generator(self.seed, _TRIAL, number)
+        rng = generator(self.seed, _TRIAL, number)
         surrogate = self._surrogate(results)
         if surrogate is None:
             return self.distribution.sample(self.theta, rng, 1)[0]
@@ -143,7 +143,7 @@ class Search:
         surrogate = self._surrogate(results)
         if surrogate is None:
             return None
-        rng = seeds.generator(self.seed, _ROUND, len(self.thetas))
+        rng = generator(self.seed, _ROUND, len(self.thetas))
         x = self.distribution.sample(self.theta, rng, self.candidates)
         mean = surrogate.mean(curves(x, self.epochs))
         return x, mean, np.ones(len(x))

@@ -3,11 +3,11 @@
 import keras
 from keras import ops
 
-from keras_bilevel.weighting.weighting import Weighting
+from keras_bilevel.weighting.weighting import ShardWeighting
 
 
 @keras.saving.register_keras_serializable("keras_bilevel")
-class DeepBilevel(Weighting):
+class DeepBilevel(ShardWeighting):
     """Weighs each shard by how well it agrees with a held-out shard.
 
     The super-batch is cut into `num_shards` shards with identical label
@@ -65,8 +65,6 @@ class DeepBilevel(Weighting):
 
     - [Jenni & Favaro, 2018](https://arxiv.org/abs/1809.01465)
     """
-
-    unit = "shard"
 
     def __init__(
         self,

@@ -6,6 +6,8 @@ import re
 import keras
 
 from keras_bilevel import weighting as room
+from keras_bilevel.weighting.weighting import ExampleWeighting
+from keras_bilevel.weighting.weighting import ShardWeighting
 from keras_bilevel.weighting.weighting import Weighting
 
 
@@ -31,11 +33,12 @@ def get(identifier):
         found = _named(identifier)
     elif isinstance(identifier, dict):
         found = keras.saving.deserialize_keras_object(identifier)
-    if isinstance(found, Weighting):
+    if isinstance(found, (ShardWeighting, ExampleWeighting)):
         return found
     raise ValueError(
         "Invalid value for argument `weighting`. Expected a "
-        "`kb.weighting.Weighting`, for instance `kb.weighting.DeepBilevel()`, "
+        "`kb.weighting.Weighting`, a `ShardWeighting` or an "
+        "`ExampleWeighting`, for instance `kb.weighting.DeepBilevel()`, "
         f"or the name of one, out of {sorted(_classes())}. "
         f"Received: weighting={identifier!r} (of type {type(identifier)})"
     )
@@ -71,5 +74,5 @@ def _classes():
         for cls in vars(room).values()
         if isinstance(cls, type)
         and issubclass(cls, Weighting)
-        and cls is not Weighting
+        and cls.__module__ != Weighting.__module__
     }

@@ -3,11 +3,11 @@
 import keras
 from keras import ops
 
-from keras_bilevel.weighting.weighting import Weighting
+from keras_bilevel.weighting.weighting import ExampleWeighting
 
 
 @keras.saving.register_keras_serializable("keras_bilevel")
-class LearningToReweight(Weighting):
+class LearningToReweight(ExampleWeighting):
     """Weighs the examples of a batch by a clean batch, and forgets them.
 
     With `u` the gradient of the clean batch's loss and `l_j` the loss of
@@ -40,7 +40,6 @@ class LearningToReweight(Weighting):
     - [Ren et al., 2018](https://arxiv.org/abs/1803.09050)
     """
 
-    unit = "example"
     statistics = ("alignment",)
     l1_normalize = True
 

@@ -3,11 +3,11 @@
 import keras
 from keras import ops
 
-from keras_bilevel.weighting.weighting import Weighting
+from keras_bilevel.weighting.weighting import ExampleWeighting
 
 
 @keras.saving.register_keras_serializable("keras_bilevel")
-class MetaWeightNet(Weighting, keras.layers.Layer):
+class MetaWeightNet(ExampleWeighting, keras.layers.Layer):
     """Learns a function from an example's loss to its weight.
 
     The function `V` is a network of one hidden layer, with a ReLU, and one
@@ -55,7 +55,6 @@ class MetaWeightNet(Weighting, keras.layers.Layer):
     - [Shu et al., 2019](https://arxiv.org/abs/1902.07379)
     """
 
-    unit = "example"
     statistics = ("alignment", "loss")
 
     def __init__(self, hidden=100, meta_lr=0.03):

@@ -3,13 +3,13 @@
 import keras
 from keras import ops
 
-from keras_bilevel.engine.rows import read_rows
-from keras_bilevel.engine.rows import write_rows
-from keras_bilevel.weighting.weighting import Weighting
+from keras_bilevel.engine.storage import read_rows
+from keras_bilevel.engine.storage import write_rows
+from keras_bilevel.weighting.weighting import ExampleWeighting
 
 
 @keras.saving.register_keras_serializable("keras_bilevel")
-class Soseleto(Weighting, keras.layers.Layer):
+class Soseleto(ExampleWeighting, keras.layers.Layer):
     """Learns a weight for every source example from a target batch's gradient.
 
     Each step takes a source batch with noisy labels, or with other labels than
@@ -69,7 +69,6 @@ class Soseleto(Weighting, keras.layers.Layer):
     - [Litany & Freedman, 2018](https://arxiv.org/abs/1805.09622)
     """
 
-    unit = "example"
     statistics = ("alignment",)
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What every weighting is: a unit, its statistics, and a rule."""
+"""What every weighting is: its statistics, and a rule from them to weights."""
 
 
 class Weighting:
@@ -9,55 +9,19 @@ class Weighting:
     that the weighting names, calls the weighting, and follows the weighted sum
     of the units' gradients.
 
-    To write a new one, subclass, set the class attributes below and implement
-    `call`.
+    To write a new one, subclass `ShardWeighting` or `ExampleWeighting`, which
+    say what carries a weight, and implement `call`.
 
     Attributes:
-        unit: `"shard"` or `"example"`: what carries a weight.
-        statistics: Tuple of the names that `call` reads, out of
+        statistics: Tuple of the names that `call` reads. All units have an
             `"alignment"` (inner product of the unit's gradient with the
-            upper-level gradient), `"norm"` (squared Euclidean norm of the
-            unit's gradient), `"gram"` (inner products among the units'
-            gradients; keeps every unit's gradient in memory) and `"loss"`.
-            Shards know all of them; examples know alignment and loss.
-            Without `"gram"`, `call` must be elementwise over the units, so
-            that each gradient can be folded into a running sum at once.
+            upper-level gradient) and a `"loss"`.
         l1_normalize: Boolean, whether the weights of a group are divided by
-            the sum of their absolute values.
-        per_layer: Boolean, one group of weights per layer instead of one for
-            the whole network. Shards only.
-        same_dropout: Boolean, one dropout mask for all shards. Shards only.
-        num_shards: Integer, shards per super-batch and replica. Shards only.
-        num_validation_shards: Integer, how many of them, the first ones, make
-            the upper level. Shards only.
-        num_examples: Integer, ids are in `[0, num_examples)`, or `None` where
-            no example is remembered. Examples only.
-        update_weights_first: Boolean, whether `recall` is asked after `update`
-            instead of before. Examples only.
-
-    Example:
-
-    ```python
-    @keras.saving.register_keras_serializable("my_package")
-    class PositiveAlignment(kb.weighting.Weighting):
-        unit = "example"
-        statistics = ("alignment",)
-        l1_normalize = True
-
-        def call(self, alignment):
-            return keras.ops.relu(alignment)
-    ```
+            the sum of their absolute values. Defaults to `False`.
     """
 
-    unit = None
     statistics = ("alignment",)
     l1_normalize = False
-    per_layer = False
-    same_dropout = False
-    num_shards = 8
-    num_validation_shards = 1
-    num_examples = None
-    update_weights_first = False
 
     def call(self, **statistics):
         """Returns the weights before normalisation.
@@ -73,6 +37,76 @@ class Weighting:
         raise NotImplementedError(
             f"{type(self).__name__} must implement `call(**statistics)`."
         )
+
+    def get_config(self):
+        return {}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+class ShardWeighting(Weighting):
+    """A weighting of shards, some of which judge the others.
+
+    Without `"gram"` among its statistics, `call` must be elementwise over the
+    shards, so that each gradient can be folded into a running sum at once.
+
+    Attributes:
+        statistics: Further names are `"norm"` (squared Euclidean norm of a
+            shard's gradient) and `"gram"` (inner products among the shards'
+            gradients; keeps every shard's gradient in memory).
+        num_shards: Integer, shards per super-batch and replica. Defaults to
+            `8`.
+        num_validation_shards: Integer, how many of them, the first ones, make
+            the upper level. Defaults to `1`.
+        per_layer: Boolean, one group of weights per layer instead of one for
+            the whole network. Defaults to `False`.
+        same_dropout: Boolean, one dropout mask for all shards. Defaults to
+            `False`.
+
+    Example:
+
+    ```python
+    @keras.saving.register_keras_serializable("my_package")
+    class Cosine(kb.weighting.ShardWeighting):
+        statistics = ("alignment", "norm")
+        l1_normalize = True
+
+        def call(self, alignment, norm):
+            return keras.ops.divide_no_nan(alignment, keras.ops.sqrt(norm))
+    ```
+    """
+
+    num_shards = 8
+    num_validation_shards = 1
+    per_layer = False
+    same_dropout = False
+
+
+class ExampleWeighting(Weighting):
+    """A weighting of source examples, which a target batch judges.
+
+    Attributes:
+        num_examples: Integer, ids are in `[0, num_examples)`, or `None` where
+            no example is remembered. Defaults to `None`.
+        update_weights_first: Boolean, whether `recall` is asked after `update`
+            instead of before. Defaults to `False`.
+
+    Example:
+
+    ```python
+    @keras.saving.register_keras_serializable("my_package")
+    class PositiveAlignment(kb.weighting.ExampleWeighting):
+        l1_normalize = True
+
+        def call(self, alignment):
+            return keras.ops.relu(alignment)
+    ```
+    """
+
+    num_examples = None
+    update_weights_first = False
 
     def recall(self, ids):
         """Returns remembered weights of the examples `ids`, if there are any.
@@ -96,10 +130,3 @@ class Weighting:
                 `statistics`, 0 where a unit's loss or gradient is not finite.
             learning_rate: Scalar, the optimizer's rate of this step.
         """
-
-    def get_config(self):
-        return {}
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**config)

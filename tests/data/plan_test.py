@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from keras_bilevel.data.layout import Layout
-from keras_bilevel.data.plan import EpochPlan
-from keras_bilevel.data.pools import deal
-from keras_bilevel.data.pools import make_pools
+from keras_bilevel.data.super_batches import EpochPlan
+from keras_bilevel.data.super_batches import Layout
+from keras_bilevel.data.super_batches import deal
+from keras_bilevel.data.super_batches import make_pools
 
 few = settings(max_examples=25, deadline=None)
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from keras_bilevel.data import epoch_counters
 from keras_bilevel.data import source_target_batches
-from keras_bilevel.data.sources import ArraySource
-from keras_bilevel.data.target_draws import TargetDraws
+from keras_bilevel.data.draws import ArraySource
+from keras_bilevel.data.draws import TargetDraws
 
 few = settings(max_examples=25, deadline=None)
 

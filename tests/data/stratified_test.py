@@ -181,7 +181,7 @@ def test_data_are_not_modified():
         ({"num_validation_shards": 8}, "fewer than `num_shards`"),
         ({"validation_ratio": 1.0}, "`validation_ratio`"),
         ({"validation_ratio": -0.1}, "`validation_ratio`"),
-        ({"rare": "keep"}, "`rare`.*rare=keep"),
+        ({"rare": "keep"}, "`rare`.*rare='keep'"),
         ({"rare": "error", "num_shards": 100}, "Lower `num_shards`"),
         ({"stratify_by": "class"}, "`stratify_by`"),
         ({"stratify_by": np.zeros(3, int)}, "each of the 203 examples"),

@@ -44,7 +44,7 @@ TYPES = (tf.float64, tf.complex128, tf.string)
 
 
 def batches(weighting):
-    if weighting.unit == "example":
+    if isinstance(weighting, kb.weighting.ExampleWeighting):
         return runs.source_target(runs.examples())
     return kb.data.stratified_batches(
         runs.examples(), weighting.num_shards, 4, ids=True, seed=3

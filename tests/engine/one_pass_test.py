@@ -6,8 +6,8 @@ import pytest
 from keras import layers
 
 import keras_bilevel as kb
+from keras_bilevel.engine import gradients
 from keras_bilevel.engine import one_pass
-from keras_bilevel.engine import scaling
 from tests.models.tools import batch_of
 from tests.models.tools import compiled
 from tests.models.tools import train_step
@@ -275,7 +275,7 @@ def alone(layer):
 )
 def test_what_belongs_to_a_shard_takes_a_pass_for_each(build, options):
     model = compiled(build(), weighting(**options))
-    scale = scaling.LossScale(model.optimizer)
+    scale = gradients.LossScale(model.optimizer)
     assert not one_pass.can_share(model, model.weighting, scale)
 
 

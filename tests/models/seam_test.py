@@ -15,10 +15,9 @@ from tests.models.tools import train_step
 from tests.models.tools import values
 
 
-class PositiveAlignment(kb.weighting.Weighting):
+class PositiveAlignment(kb.weighting.ExampleWeighting):
     """Rectified and normalised, as in Ren et al. (2018)."""
 
-    unit = "example"
     statistics = ("alignment",)
     l1_normalize = True
 
@@ -26,10 +25,8 @@ class PositiveAlignment(kb.weighting.Weighting):
         return keras.ops.relu(alignment)
 
 
-class Remembered(kb.weighting.Weighting):
+class Remembered(kb.weighting.ExampleWeighting):
     """Follows remembered weights and moves them along the alignment."""
-
-    unit = "example"
 
     def __init__(self, num_examples):
         self.memory = keras.Variable(

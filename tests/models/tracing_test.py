@@ -135,5 +135,5 @@ def test_what_has_no_symbolic_twin_is_left_to_the_trace():
     )
     compiled(model)
     words = np.array([["a"], ["b"]])
-    model._build_before_trace((words, np.array([0, 1])))
+    model.build_before_trace((words, np.array([0, 1])))
     assert not model.metrics[-1].built

@@ -1,7 +1,4 @@
-"""Reads and writes some rows of a variable, whose cost is that of the rows.
-
-`keras.ops` would read, or write, all of it.
-"""
+"""Rows of variables, and files."""
 
 import tensorflow as tf
 
@@ -39,3 +36,29 @@ def add_rows(variable, rows, values):
 def raise_rows(variable, rows, values):
     """Makes some rows of a variable at least as high as values."""
     variable.value.scatter_max(tf.IndexedSlices(values, rows))
+
+
+def write_histogram(log_dir, name, values, step):
+    """Writes a histogram for TensorBoard.
+
+    Args:
+        log_dir: String, the folder of the logs.
+        name: String.
+        values: Float array of any shape.
+        step: Integer, where it is shown.
+    """
+    writer = tf.summary.create_file_writer(log_dir)
+    with writer.as_default():
+        tf.summary.histogram(name, values, step)
+    writer.close()
+
+
+def replace_file(path, write):
+    """Writes a file so that it is there as a whole, or as it was.
+
+    Args:
+        path: String, on any file system of TensorFlow.
+        write: Function of a path, which writes the file there.
+    """
+    write(f"{path}.new")
+    tf.io.gfile.rename(f"{path}.new", path, overwrite=True)

@@ -1,36 +1,39 @@
-"""Loss and gradient of one part of a batch, and of the regularisers."""
+"""The way of a gradient: from a loss, through its scale, to the optimizer."""
 
 import contextlib
+import dataclasses
 import threading
 
 import keras
 import tensorflow as tf
 
 from keras_bilevel import keras_private
+from keras_bilevel.data.batches import map_tensors
+from keras_bilevel.data.batches import tensors
 from keras_bilevel.engine import replicas
-from keras_bilevel.engine.structure import map_tensors
-from keras_bilevel.engine.structure import tensors
+from keras_bilevel.engine import state
 
-_thread = threading.local()
+
+class _Thread(threading.local):
+    # `MirroredStrategy` traces every replica in a thread of its own.
+    data_only = False
+
+
+THREAD = _Thread()
 
 
 @contextlib.contextmanager
 def data_losses_only():
-    """Leaves weight regularisers out of `BilevelModel.losses`.
+    """Leaves weight regularisers out of the `losses` of our models.
 
     Regularisers are not data: they stay out of the inner products and are
-    added once, after weighting. The flag belongs to a thread because
-    `MirroredStrategy` traces every replica in a thread of its own.
+    added once, after weighting.
     """
-    _thread.data_only = True
+    THREAD.data_only = True
     try:
         yield
     finally:
-        _thread.data_only = False
-
-
-def are_data_only():
-    return getattr(_thread, "data_only", False)
+        THREAD.data_only = False
 
 
 @contextlib.contextmanager
@@ -57,31 +60,28 @@ def without_regularizers(network):
 def data_loss(model, part, training=True):
     """Returns predictions and loss of a part of the batch.
 
-    Regularisers are left out, and Keras' division of the loss by the number
-    of replicas is undone.
-
     Args:
         model: A `Wrapper`, compiled.
         part: Tuple `(x, y, sample_weight)`.
         training: Boolean.
     """
     with data_losses_only():
-        y_pred = predictions(model, part[0], training)
+        y_pred = model(part[0], training=training)
     return y_pred, data_loss_of(model, part, y_pred, training)
 
 
 def data_loss_of(model, part, y_pred, training=True):
-    """Returns `data_loss` of what was predicted for `part[0]` before."""
+    """Returns the loss of what was predicted for `part[0]` before.
+
+    Regularisers are left out, and Keras' division of the loss by the number
+    of replicas is undone.
+    """
     with data_losses_only():
-        value = loss(model, part, y_pred, training)
+        value = loss_of(model, part, y_pred, training)
     return value * replicas.num_replicas()
 
 
-def predictions(model, x, training=True):
-    return model(x, training=training)
-
-
-def loss(model, part, y_pred, training=True):
+def loss_of(model, part, y_pred, training=True):
     """Returns the loss that Keras would train on, a scalar.
 
     Args:
@@ -91,13 +91,7 @@ def loss(model, part, y_pred, training=True):
         training: Boolean.
     """
     x, y, sample_weight = part
-    return model.compute_loss(
-        x=x,
-        y=y,
-        y_pred=y_pred,
-        sample_weight=sample_weight,
-        training=training,
-    )
+    return model.compute_loss(x, y, y_pred, sample_weight, training=training)
 
 
 def weighted(batch, weights):
@@ -135,7 +129,7 @@ def slopes_in_weights(network, batch, y_pred):
     ones = tf.ones(tf.shape(tensors(batch.y)[0])[:1])
     with tf.GradientTape() as tape:
         tape.watch(ones)
-        value = loss(network, weighted(batch, ones), y_pred)
+        value = loss_of(network, weighted(batch, ones), y_pred)
     slopes = tape.gradient(value, ones)
     check_weighed(network, slopes)
     return tf.cast(slopes, tf.float32)
@@ -208,30 +202,34 @@ def data_gradient(model, part, scale):
     return y_pred, loss, [scale.down(g) for g in gradients]
 
 
-def add_regularizers(gradients, variables):
-    """Adds the gradients of the weight regularisers, at full strength.
+def add_regularizers(step):
+    """Notes the weight regularisers of a step, for the optimizer and the loss.
 
-    With R replicas each adds 1/R of it, since the optimizer sums them.
+    They count at full strength, however examples are weighed. With R replicas
+    each has 1/R of their gradients, since the optimizer sums them.
 
     Args:
-        gradients: List of tensors, `None` where no data loss reaches.
-        variables: List of the trainable variables.
+        step: A `Step`.
 
     Returns:
-        Tuple of the new list and the scalar penalty.
+        The step, with its `penalty` and `pulls`.
     """
     with tf.GradientTape() as tape:
         penalties = [
             tf.cast(v.regularizer(v), tf.float32)
-            for v in variables
+            for v in step.variables
             if v.regularizer is not None
         ]
         if not penalties:
-            return gradients, 0.0
+            return step
         penalty = tf.add_n(penalties)
         share = penalty / replicas.num_replicas()
-    pulls = tape.gradient(share, variables)
-    return [_add(g, p) for g, p in zip(gradients, pulls)], penalty
+    pulls = tape.gradient(share, step.variables)
+    return dataclasses.replace(
+        step,
+        penalty=penalty,
+        pulls=pulls,
+    )
 
 
 def _add(gradient, penalty):
@@ -239,3 +237,104 @@ def _add(gradient, penalty):
         return gradient
     penalty = tf.cast(tf.convert_to_tensor(penalty), tf.float32)
     return penalty if gradient is None else gradient + penalty
+
+
+class LossScale:
+    """Scales losses up and gradients down again.
+
+    Inner products need true gradients, and `optimizer.apply` wants scaled
+    ones; the two meet here.
+
+    Args:
+        optimizer: The compiled optimizer, built.
+
+    Attributes:
+        is_active: Boolean, whether there is a scale.
+        is_dynamic: Boolean. A dynamic scale has to see what is not finite, or
+            it never falls: nothing may be masked then.
+    """
+
+    def __init__(self, optimizer):
+        self.is_dynamic = isinstance(
+            optimizer, keras.optimizers.LossScaleOptimizer
+        )
+        has_scale = self.is_dynamic or optimizer.loss_scale_factor is not None
+        self.is_active = has_scale
+        self._factor = optimizer.scale_loss(1.0) if has_scale else None
+
+    def up(self, loss):
+        if self._factor is None or loss is None:
+            return loss
+        return loss * tf.cast(self._factor, loss.dtype)
+
+    def down(self, gradient):
+        """Returns a dense float32 gradient without the scale, or `None`."""
+        if gradient is None:
+            return None
+        gradient = tf.cast(tf.convert_to_tensor(gradient), tf.float32)
+        return gradient if self._factor is None else gradient / self._factor
+
+    def mask(self, healthy, value):
+        """Returns 0 where `value` is not healthy, unless it has to be seen."""
+        return value if self.is_dynamic else tf.where(healthy, value, 0.0)
+
+
+def apply(optimizer, step, scale):
+    """Lets the optimizer follow a gradient, of which each replica has a part.
+
+    The optimizer sums the parts. What it does to each of them before, though,
+    is right for the sum only, and is seen to here.
+
+    Args:
+        optimizer: The compiled optimizer, built.
+        step: A `Step`.
+        scale: The `LossScale`.
+    """
+    gradients = step.gradients
+    if step.pulls is not None:
+        gradients = [_add(g, p) for g, p in zip(gradients, step.pulls)]
+    if replicas.num_replicas() > 1:
+        gradients = _clipped(gradients, optimizer)
+    gradients = [scale.up(g) for g in gradients]
+    if replicas.num_replicas() > 1 and scale.is_dynamic:
+        gradients = _spread(gradients)
+    optimizer.apply(gradients, step.variables)
+
+
+def _clipped(gradients, optimizer):
+    """Clips the sum; each replica's share of it, 1/R, is not clipped again."""
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer
+    clip = _clip(optimizer)
+    # Keras clips what it has accumulated: that is not there yet.
+    if clip is None or optimizer.gradient_accumulation_steps:
+        return gradients
+    count = replicas.num_replicas()
+    means = replicas.reduce_mean(gradients)
+    present = [count * g for g in means if g is not None]
+    clipped = iter(clip(present))
+    return [None if g is None else next(clipped) / count for g in gradients]
+
+
+def _clip(optimizer):
+    """Returns how an optimizer clips a list of gradients, or `None`."""
+    if optimizer.clipnorm:
+        return lambda gs: [tf.clip_by_norm(g, optimizer.clipnorm) for g in gs]
+    if optimizer.global_clipnorm:
+        most = optimizer.global_clipnorm
+        return lambda gs: tf.clip_by_global_norm(gs, most)[0]
+    if optimizer.clipvalue:
+        most = optimizer.clipvalue
+        return lambda gs: [tf.clip_by_value(g, -most, most) for g in gs]
+    return None
+
+
+def _spread(gradients):
+    """Propagates a non-finite value to all replicas.
+
+    A LossScaleOptimizer asks the first replica alone whether to skip the step,
+    before it sums.
+    """
+    finite = state.all_finite([g for g in gradients if g is not None])
+    poison = replicas.reduce_sum(tf.where(finite, 0.0, float("nan")))
+    return [None if g is None else g + poison for g in gradients]

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_bilevel import keras_private
 from keras_bilevel.engine import calls
-from keras_bilevel.engine import losses
+from keras_bilevel.engine import gradients
 from keras_bilevel.engine import replicas
 from keras_bilevel.engine import second_derivatives
 
@@ -122,12 +122,12 @@ class _Double(_Pass):
             self._outer.watch(point)
             with tf.GradientTape() as inner:
                 inner.watch(point)
-                self.y_pred, loss = losses.data_loss(
-                    network, losses.weighted(batch, point)
+                self.y_pred, loss = gradients.data_loss(
+                    network, gradients.weighted(batch, point)
                 )
                 scaled = scale.up(loss)
             self._slopes, gradient = inner.gradient(scaled, (point, variables))
-            losses.check_weighed(network, self._slopes)
+            gradients.check_weighed(network, self._slopes)
             # The scale stays in until the second derivative is taken.
             gradient = [_dense(g) for g in gradient]
             projection = _inner_product(gradient, judge)
@@ -136,13 +136,13 @@ class _Double(_Pass):
         except LookupError as error:
             raise ValueError(
                 "Expected operations that can be differentiated twice. "
-                f"Received: {error}. {losses.suspects(network.model)}"
+                f"Received: {error}. {gradients.suspects(network.model)}"
             ) from error
         self.gradient = [scale.down(g) for g in gradient]
         self.evidence = self.gradient
         # Where examples meet those of other replicas, the sum is over all.
         is_spread = replicas.meet_in(network.model)
-        if not (is_spread or losses.has_other_parts(network)):
+        if not (is_spread or gradients.has_other_parts(network)):
             self._compare(alignment, scale.down(projection), self.gradient)
         self._read(loss, scale.down(self._slopes), alignment * length)
 
@@ -179,8 +179,8 @@ class _ByCalls(_Pass):
             calls.recorded(network.model, variables) as recorded,
         ):
             tape.watch(point)
-            self.y_pred, loss = losses.data_loss(
-                network, losses.weighted(batch, point)
+            self.y_pred, loss = gradients.data_loss(
+                network, gradients.weighted(batch, point)
             )
         # Asked for together, deltas need not wait in memory for the gradient.
         slopes, deltas, gradient = tape.gradient(
@@ -191,7 +191,7 @@ class _ByCalls(_Pass):
                 variables if is_final else [],
             ),
         )
-        losses.check_weighed(network, slopes)
+        gradients.check_weighed(network, slopes)
         self._calls = [
             pair for pair in zip(recorded, deltas) if pair[1] is not None
         ]

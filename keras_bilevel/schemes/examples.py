@@ -1,0 +1,188 @@
+"""Source examples carry the weights, and a target batch judges."""
+
+import keras
+from keras import ops
+
+from keras_bilevel import engine
+from keras_bilevel import keras_private
+from keras_bilevel.callbacks.example_observer import ExampleObserver
+from keras_bilevel.data import batches
+from keras_bilevel.data.epochs import attached
+from keras_bilevel.schemes.scheme import WeighingScheme
+
+
+class Examples(WeighingScheme):
+    """SOSELETO's scheme: source and target batches, of one network or two.
+
+    Besides what weights do, the progress bar shows `target_loss`, or
+    `source_loss` where `loss` is the target's.
+
+    Args:
+        model: A `BilevelModel`.
+        weighting: An `ExampleWeighting`.
+    """
+
+    def __init__(self, model, weighting):
+        super().__init__(model, weighting, "example")
+        self._ids = None
+        other = "target" if model.source_model is None else "source"
+        self.other_loss = keras.metrics.Mean(name=f"{other}_loss")
+        self.metrics.append(self.other_loss)
+        # Steps whose alignments do not add up.
+        self.misfits = keras.metrics.Sum(name="misfits")
+        self.unseen = [self.misfits]
+
+    def batches(self, part, batch_size, **options):
+        raise ValueError(
+            "Expected a dataset of (source, target) batches, since "
+            f"{type(self.weighting).__name__} weighs source examples by a "
+            "target batch. Received: arrays. Call `model.fit("
+            "kb.data.source_target_batches((x, y), (x_target, y_target), "
+            "source_size=..., target_size=...))`."
+        )
+
+    def check(self, dataset):
+        engine.check_linear(self.model.loss)
+        engine.check_linear(self.model.source_loss)
+        if not batches.is_dataset(dataset):
+            return dataset
+        batches.source_and_target(dataset.element_spec)
+        if self.num_replicas > 1:
+            self._check_split(dataset.element_spec)
+        num_examples = self.weighting.num_examples
+        sizes = attached(dataset, "num_source_examples")
+        if num_examples is None:
+            return dataset
+        if any(size > num_examples for size in sizes):
+            raise ValueError(
+                "Expected a weight for every source example. Received: "
+                f"{type(self.weighting).__name__} with num_examples="
+                f"{num_examples} for {max(sizes)} source examples. Pass the "
+                "size of the source set as `num_examples`."
+            )
+        # XLA leaves out the assertion in the step.
+        is_known = bool(sizes)
+        return (
+            dataset
+            if is_known
+            else batches.with_ids_checked(dataset, num_examples)
+        )
+
+    def _check_split(self, spec):
+        """Raises `ValueError` where replicas would get unequal parts."""
+        for name, part in zip(("source", "target"), spec):
+            size = batches.batch_size_of(part)
+            if size is None:
+                raise ValueError(
+                    f"Expected {name} batches of one fixed size with "
+                    f"{self.num_replicas} replicas. Received: "
+                    f"element_spec={part}. Pass `drop_remainder=True` to what "
+                    "makes the batches."
+                )
+            if size % self.num_replicas:
+                raise ValueError(
+                    f"Invalid value for argument `{name}_size`. Expected a "
+                    f"multiple of the number of replicas, {self.num_replicas}: "
+                    f"each takes an equal part. Received: {name}_size={size}"
+                )
+
+    def callbacks(self, dataset):
+        check = AlignmentCheck(self.misfits, self.model.get_source().model)
+        is_memory = self.weighting.num_examples is not None
+        if not (is_memory and attached(dataset, "ids_are_positions")):
+            return [check]
+        # Weights would go from example to example, without a word.
+        if self._ids is None:
+            self._ids = ExampleObserver(self.weighting.num_examples)
+            self._ids.set_model(self.model)
+        self._ids.forget()
+        return [self._ids, check]
+
+    def parse(self, batch):
+        source, target = batches.source_and_target(batch)
+        source.ids = batches.check_ids(source.ids, self.weighting.num_examples)
+        return [(self.model, target), (self.model.get_source(), source)]
+
+    def seen(self, batch):
+        if not batches.is_source_and_target(batch):
+            return super().seen(batch)
+        source, target = batches.source_and_target(batch)
+        self.model.build_networks(
+            [(self.model, target), (self.model.get_source(), source)]
+        )
+        if self.model.source_model is None:
+            return source.x, source.y, source.sample_weight
+        keras_private.build_symbolically(
+            self.model.get_source(), (source.x, source.y, source.sample_weight)
+        )
+        return target.x, target.y, target.sample_weight
+
+    def step(self, parts, scale):
+        (_, target), (_, source) = parts
+        return engine.add_regularizers(
+            engine.walk_examples(
+                self.model, self.weighting, target, source, scale
+            )
+        )
+
+    def shown(self, step):
+        source, target = self._losses(step)
+        if self.model.source_model is None:
+            return step.batch, step.y_pred, *source
+        # The compiled metrics are those of the target network.
+        return step.upper.batch, step.upper.y_pred, *target
+
+    def _losses(self, step):
+        """Returns losses of source and target, each with its counts."""
+        counts = ops.cast(step.has_loss, "float32")
+        has_target = ops.cast(step.upper.has_loss, "float32")
+        return (
+            (step.losses + step.penalty, counts),
+            (step.upper.loss + step.penalty, has_target),
+        )
+
+    def update(self, step):
+        super().update(step)
+        source, target = self._losses(step)
+        loss, counts = target if self.model.source_model is None else source
+        self.other_loss.update_state(loss, sample_weight=counts)
+        if step.is_misfit is not None:
+            self.misfits.update_state(ops.cast(step.is_misfit, "float32"))
+
+
+class AlignmentCheck(keras.callbacks.Callback):
+    """Ends `fit` where the alignments of a step do not add up.
+
+    The loss is affine in the examples' weights, so their alignments, weighted,
+    add up to that of the whole loss. They do not where a second derivative is
+    wrong. Such a step has changed nothing. It is looked for after the first
+    batch of `fit` and after every epoch.
+
+    Args:
+        misfits: `keras.metrics.Sum` of such steps.
+        network: `keras.Model` of the source examples.
+    """
+
+    def __init__(self, misfits, network):
+        super().__init__()
+        self.misfits = misfits
+        self.network = network
+        self._is_first = True
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self._is_first:
+            self._check()
+        self._is_first = False
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._check()
+
+    def _check(self):
+        if float(self.misfits.result()) > 0:
+            raise ValueError(
+                "Expected a network whose loss can be differentiated twice: "
+                "the alignments of the examples, weighted, then add up to that "
+                "of the whole loss. Received: a network where they do not; an "
+                "operation in it has a wrong second derivative. No weight was "
+                f"changed by it. {engine.suspects(self.network)}"
+            )

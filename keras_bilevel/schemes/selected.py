@@ -1,0 +1,113 @@
+"""A rule selects the examples that each network learns from."""
+
+import keras
+from keras import ops
+
+from keras_bilevel import data
+from keras_bilevel import engine
+from keras_bilevel import keras_private
+from keras_bilevel.callbacks import labels
+from keras_bilevel.data.batches import examples
+from keras_bilevel.data.labels import check_classes
+from keras_bilevel.schemes.scheme import Scheme
+from keras_bilevel.selection.disagreement import disagreement
+
+
+class Selected(Scheme):
+    """Sample selection's scheme: of each batch the share R(t) is kept.
+
+    The progress bar shows `kept`, the share of the examples that was learned
+    from, the mean over the networks, and `dropped_examples`, the count of
+    examples whose loss or gradient was not finite.
+
+    Args:
+        model: A `SelectionModel`.
+        networks: List of `Wrapper`s.
+        rule: A `Rule`.
+        schedule: A `Schedule`.
+        per_replica: Boolean, whether each replica keeps R(t) of its own
+            examples.
+    """
+
+    def __init__(self, model, networks, rule, schedule, per_replica):
+        super().__init__(model)
+        self.networks = networks
+        self.rule = rule
+        self.per_replica = per_replica
+        self.schedule = schedule
+        self.epoch = 0
+        # t and R(t), in variables that Keras does not track: a new epoch or
+        # schedule changes numbers and not the compiled step.
+        self._share = keras.Variable(
+            schedule(0), dtype="float32", trainable=False
+        )
+        self._time = keras.Variable(0, dtype="int", trainable=False)
+        self.kept = keras.metrics.Mean(name="kept")
+        self.dropped = keras.metrics.Sum(name="dropped_examples")
+        self.metrics = [self.kept, self.dropped]
+
+    def begin_epoch(self, epoch):
+        self.epoch = int(epoch)
+        self._share.assign(self.schedule(self.epoch))
+        self._time.assign(self.epoch)
+
+    def check_epochs(self, epochs):
+        self.schedule.check_epochs(epochs)
+
+    def batches(self, part, batch_size, **options):
+        if "classes" in self.rule.needs:
+            check_classes(part[1])
+        if batch_size % self.num_replicas:
+            raise ValueError(
+                "Invalid value for argument `batch_size`. Expected a multiple "
+                f"of the number of replicas, {self.num_replicas}. "
+                f"Received: batch_size={batch_size}"
+            )
+        part = part if part[2] is not None else part[:2]
+        return data.shuffled_batches(part, batch_size, **options)
+
+    def check(self, dataset):
+        engine.check_linear(self.model.loss)
+        return dataset
+
+    def parse(self, batch):
+        batch = examples(batch)
+        return [(network, batch) for network in self.networks]
+
+    def seen(self, batch):
+        parts = super().seen(batch)
+        for network in self.networks:
+            keras_private.build_symbolically(network, parts)
+        return parts
+
+    def step(self, parts, scale):
+        step = engine.walk_selected(
+            self.networks,
+            self._select,
+            self._disagree,
+            parts[0][1],
+            scale,
+            self.per_replica,
+            self.rule.needs,
+        )
+        step.y_pred = self.model.merged(step.y_pred)
+        return step
+
+    def _select(self, losses, disagree, **needed):
+        return self.rule.call(
+            losses, self._share.value, disagree, self._time.value, **needed
+        )
+
+    def _disagree(self, y_preds, counts):
+        loss = keras.tree.flatten(self.model.loss)[0]
+        is_logit = labels.predicts_logits(loss)
+        return disagreement(y_preds, is_logit, counts)
+
+    def shown(self, step):
+        # The loss is a mean over the kept: so it is over several steps.
+        kept = engine.reduce_sum(ops.sum(step.weights[0]))
+        return step.batch, step.y_pred, step.losses[0], kept
+
+    def update(self, step):
+        self.kept.update_state(step.weights)
+        self.dropped.update_state(ops.cast(step.dropped, "float32"))

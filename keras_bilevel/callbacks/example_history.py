@@ -3,11 +3,12 @@
 import numpy as np
 from keras import ops
 
+from keras_bilevel.callbacks import agreement
 from keras_bilevel.callbacks import outputs
-from keras_bilevel.callbacks import scores
 from keras_bilevel.callbacks.example_observer import ExampleObserver
 from keras_bilevel.engine import gather
 from keras_bilevel.engine.rows import add_rows
+from keras_bilevel.extras import axes_or_new
 
 
 class ExampleHistory(ExampleObserver):
@@ -53,7 +54,7 @@ class ExampleHistory(ExampleObserver):
     ```python
     history = kb.callbacks.ExampleHistory(len(x))
     model.fit(x, y, batch_size=128, epochs=30, callbacks=[history])
-    look_at = history.suspects()[:100]
+    kb.report.suspects(history, y).head(100)
     ```
     """
 
@@ -71,10 +72,10 @@ class ExampleHistory(ExampleObserver):
 
     def observe_examples(self, step, ids, found, healthy):
         output = outputs.pick(found, self.output, self)
-        score, are_ranks = scores.of_batch(output, healthy)
+        score, are_ranks = agreement.score_of_batch(output, healthy)
         score = gather(score)
         if are_ranks:
-            score = scores.ranked(score)
+            score = agreement.ranked(score)
         self._are_ranks().assign(int(are_ranks))
         self._add(ids, score)
 
@@ -101,11 +102,21 @@ class ExampleHistory(ExampleObserver):
     @property
     def given_probability(self):
         score = self.example_scores
-        scores.check_probability(self._are_ranks().numpy(), self)
+        agreement.check_probability(self._are_ranks().numpy(), self)
         return score
 
-    def suspects(self):
-        """Returns the ids of all visited examples, most suspect first."""
+    def plot(self, ax=None):
+        """Plots how many examples have which score.
+
+        Args:
+            ax: `matplotlib.axes.Axes` to draw into. Defaults to `None`, those
+                of a new figure.
+
+        Returns:
+            `matplotlib.axes.Axes`.
+        """
         score = self.example_scores
-        order = np.argsort(score, kind="stable")
-        return order[~np.isnan(score[order])]
+        ax = axes_or_new(ax)
+        ax.hist(score[~np.isnan(score)], bins=50, range=(0, 1))
+        ax.set(xlabel="score of the given label", ylabel="examples")
+        return ax

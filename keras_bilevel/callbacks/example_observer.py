@@ -3,7 +3,7 @@
 import numpy as np
 from keras import ops
 
-from keras_bilevel.callbacks import labels
+from keras_bilevel.callbacks import fingerprints
 from keras_bilevel.callbacks import outputs
 from keras_bilevel.callbacks.observer import Observer
 from keras_bilevel.engine import gather
@@ -86,7 +86,9 @@ class ExampleObserver(Observer):
 
     def on_epoch_end(self, epoch, logs=None):
         high, low = (variable.numpy() for variable in self._labels())
-        changed = np.count_nonzero((high > 0) & (high + low != labels.LARGEST))
+        changed = np.count_nonzero(
+            (high > 0) & (high + low != fingerprints.LARGEST)
+        )
         if changed:
             raise ValueError(
                 "Expected ids that belong to the same example in each epoch, "
@@ -108,11 +110,13 @@ class ExampleObserver(Observer):
         return high, self.variable("label_low", shape, "int32")
 
     def _compare(self, ids, found, healthy):
-        codes = [labels.fingerprints(output) for output in found]
+        codes = [fingerprints.fingerprints(output) for output in found]
         if not codes:
             return
         known = ops.all(ops.stack(codes) != 0, axis=0) & healthy
-        code = gather(ops.where(known, labels.joined(codes), 0))
+        code = gather(ops.where(known, fingerprints.joined(codes), 0))
         high, low = self._labels()
         raise_rows(high, ids, code)
-        raise_rows(low, ids, ops.where(code != 0, labels.LARGEST - code, 0))
+        raise_rows(
+            low, ids, ops.where(code != 0, fingerprints.LARGEST - code, 0)
+        )

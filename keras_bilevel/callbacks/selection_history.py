@@ -6,6 +6,7 @@ from keras import ops
 from keras_bilevel.callbacks.example_observer import ExampleObserver
 from keras_bilevel.engine import gather
 from keras_bilevel.engine.rows import write_rows
+from keras_bilevel.extras import axes_or_new
 
 NOT_SEEN = -1
 
@@ -98,6 +99,27 @@ class SelectionHistory(ExampleObserver):
         networks = self._networks().numpy()
         share = total / np.maximum(visits * networks, 1)
         return np.where(visits > 0, share, np.nan)
+
+    def plot(self, ax=None):
+        """Plots which share of the visited examples was kept in each epoch.
+
+        Where each network keeps its own, it is the mean over the networks.
+        See `kb.report.plot_label_precision` for how many of them were right.
+
+        Args:
+            ax: `matplotlib.axes.Axes` to draw into. Defaults to `None`, those
+                of a new figure.
+
+        Returns:
+            `matplotlib.axes.Axes`.
+        """
+        kept = self.kept
+        visits = np.sum(kept != NOT_SEEN, axis=1) * self._networks().numpy()
+        share = np.sum(np.maximum(kept, 0), axis=1) / np.maximum(visits, 1)
+        ax = axes_or_new(ax)
+        ax.plot(np.arange(1, len(kept) + 1), share)
+        ax.set(xlabel="epoch", ylabel="share kept", ylim=(-0.02, 1.02))
+        return ax
 
     def get_state(self):
         epochs = np.reshape(self._epochs, (-1, self.num_examples))

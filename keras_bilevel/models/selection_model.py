@@ -4,7 +4,7 @@ import keras
 
 from keras_bilevel import engine
 from keras_bilevel import keras_private
-from keras_bilevel.callbacks import labels
+from keras_bilevel.callbacks import agreement
 from keras_bilevel.data import batches
 from keras_bilevel.data.labels import check_classes
 from keras_bilevel.models import arrays
@@ -210,7 +210,7 @@ class SelectionModel(Fitting, OwnMethods, keras.Model):
 
     def _disagree(self, y_preds, counts):
         loss = keras.tree.flatten(self.loss)[0]
-        is_logit = labels.predicts_logits(loss)
+        is_logit = agreement.predicts_logits(loss)
         return disagreement(y_preds, is_logit, counts)
 
     def _log(self, step):

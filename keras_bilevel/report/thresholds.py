@@ -3,9 +3,10 @@
 import numpy as np
 
 from keras_bilevel.extras import import_extra
-from keras_bilevel.report.scores import ranked_or_error
-from keras_bilevel.report.scores import read_scores
-from keras_bilevel.report.scores import read_wrong
+from keras_bilevel.extras import new_figure
+from keras_bilevel.report.columns import ranked_or_error
+from keras_bilevel.report.columns import read_scores
+from keras_bilevel.report.columns import read_wrong
 
 
 def threshold_sweep(scores, wrong, thresholds=None):
@@ -16,8 +17,8 @@ def threshold_sweep(scores, wrong, thresholds=None):
     removed, is NaN.
 
     Args:
-        scores: Float array of shape `(n,)`, higher is more trustworthy; or an
-            object with such an array as `example_scores`.
+        scores: A number for each example, higher is more trustworthy: an
+            array, a Series, a history, a weighting; see `kb.report`.
         wrong: Boolean array of shape `(n,)`, which labels are wrong.
         thresholds: Array of shape `(m,)`. Defaults to those which keep 100 %,
             99 %, ... 0 % of the examples; with equal scores among them there
@@ -90,9 +91,7 @@ def plot_threshold_sweep(sweep, noise_level=None):
     kb.report.plot_threshold_sweep(sweep).savefig("sweep.png")
     ```
     """
-    figure = import_extra("matplotlib.figure", "report").Figure(
-        figsize=(10, 4), layout="constrained"
-    )
+    figure = new_figure((10, 4), "report")
     left, right = figure.subplots(1, 2)
     if noise_level is None:
         noise_level = sweep["noise"].iloc[sweep["kept"].argmax()]

@@ -77,7 +77,7 @@ class S2ETuner(keras_tuner.Tuner):
     )
     tuner.search(x, y, validation_data=(x_val, y_val), epochs=30)
     tuner.results_summary(3)
-    tuner.plot_schedules(epochs=30).savefig("schedules.png")
+    tuner.plot_schedules(epochs=30).figure.savefig("schedules.png")
     ```
 
     Reference:
@@ -145,36 +145,43 @@ class S2ETuner(keras_tuner.Tuner):
         """
         return self._chief_oracle().best_schedule(epochs)
 
-    def plot_schedules(self, epochs):
+    def plot_schedules(self, epochs, ax=None):
         """Plots the schedules of all trials, the best one bold (Fig. 2).
 
         Args:
             epochs: Integer, how many epochs to show.
+            ax: `matplotlib.axes.Axes` to draw into. Defaults to `None`, those
+                of a new figure.
 
         Returns:
-            `matplotlib.figure.Figure`.
+            `matplotlib.axes.Axes`.
         """
         oracle = self._chief_oracle()
-        return figures.plot_sampled(oracle.results(), epochs, oracle.shared)
+        return figures.plot_sampled(oracle.results(), epochs, oracle.shared, ax)
 
     def plot_density(self):
         """Plots the density of `p_theta` over rounds.
 
         Returns:
-            `matplotlib.figure.Figure`.
+            `matplotlib.figure.Figure`, a panel for each number.
         """
         oracle = self._chief_oracle()
         return figures.plot_density(oracle.thetas, oracle.shared)
 
-    def plot_progress(self):
+    def plot_progress(self, ax=None):
         """Plots what every trial scored, and the best one so far.
 
+        Args:
+            ax: `matplotlib.axes.Axes` to draw into. Defaults to `None`, those
+                of a new figure.
+
         Returns:
-            `matplotlib.figure.Figure`.
+            `matplotlib.axes.Axes`.
         """
         oracle = self._chief_oracle()
+        objective = oracle.objective
         return figures.plot_progress(
-            oracle.results(), oracle.objective.direction, oracle.objective.name
+            oracle.results(), objective.direction, objective.name, ax
         )
 
     def search(self, *fit_args, **fit_kwargs):

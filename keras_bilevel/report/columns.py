@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_bilevel.data.labels import class_ids
+from keras_bilevel.data.labels import read_class_ids
 
 
 def read_scores(scores):
@@ -89,15 +89,7 @@ def read_classes(y, num_rows):
             vectors of shape `(num_rows, num_classes)`.
         num_rows: Integer, the number of scores.
     """
-    y = np.asarray(y)
-    classes = class_ids(y)
-    if classes is None:
-        raise ValueError(
-            "Invalid value for argument `y`. Expected integers of shape (n,) "
-            "or (n, 1), or one-hot vectors of shape (n, num_classes). "
-            f"Received: dtype {y.dtype} and shape {y.shape}"
-        )
-    return read_column("y", classes, num_rows)
+    return read_column("y", read_class_ids("y", y), num_rows)
 
 
 def names_of(classes, class_names):

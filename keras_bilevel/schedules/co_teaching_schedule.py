@@ -70,7 +70,15 @@ class CoTeachingSchedule(Schedule):
         )
 
     def to_hyperparameters(self, prefix=PREFIX):
-        """Returns the dict of names and values that stand for this one."""
+        """Returns this schedule as a search would hold it.
+
+        Args:
+            prefix: String, what the names begin with. Defaults to
+                `"schedule_"`.
+
+        Returns:
+            Dict from the names of hyperparameters to their values.
+        """
         return {f"{prefix}{k}": v for k, v in self.get_config().items()}
 
     def get_config(self):

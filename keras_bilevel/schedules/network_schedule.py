@@ -80,7 +80,15 @@ class NetworkSchedule(Schedule):
         return cls(epochs=epochs, **units)
 
     def to_hyperparameters(self, prefix=PREFIX):
-        """Returns the dict of names and values that stand for this one."""
+        """Returns this schedule as a search would hold it.
+
+        Args:
+            prefix: String, what the names begin with. Defaults to
+                `"schedule_"`.
+
+        Returns:
+            Dict from the names of hyperparameters to their values.
+        """
         return {
             f"{prefix}{name}_{i}": value
             for name, values in self.units.items()

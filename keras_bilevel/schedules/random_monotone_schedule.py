@@ -70,7 +70,15 @@ class RandomMonotoneSchedule(Schedule):
         return cls(epochs, seed, num_knots)
 
     def to_hyperparameters(self, prefix=PREFIX):
-        """Returns the dict of names and values that stand for this one."""
+        """Returns this schedule as a search would hold it.
+
+        Args:
+            prefix: String, what the names begin with. Defaults to
+                `"schedule_"`.
+
+        Returns:
+            Dict from the names of hyperparameters to their values.
+        """
         return {f"{prefix}seed": self.seed}
 
     def get_config(self):

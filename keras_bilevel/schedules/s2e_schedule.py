@@ -133,7 +133,15 @@ class S2ESchedule(Schedule):
         return cls(alpha, beta, epochs, shared, scales)
 
     def to_hyperparameters(self, prefix=PREFIX):
-        """Returns the dict of names and values that stand for this one."""
+        """Returns this schedule as a search would hold it.
+
+        Args:
+            prefix: String, what the names begin with. Defaults to
+                `"schedule_"`.
+
+        Returns:
+            Dict from the names of hyperparameters to their values.
+        """
         names = self.hyperparameter_names(prefix, self.shared)
         values = np.concatenate([self.alpha, self.beta.ravel()])
         return dict(zip(names, values.tolist()))

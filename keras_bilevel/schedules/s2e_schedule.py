@@ -1,15 +1,12 @@
 """S2E's schedule (Yao et al., 2020)."""
 
-import math
-
 import keras
 import numpy as np
 from keras import ops
 
 from keras_bilevel.schedules.checks import read_integer
 from keras_bilevel.schedules.checks import read_numbers
-from keras_bilevel.schedules.hyperparameters import PREFIX
-from keras_bilevel.schedules.hyperparameters import ask
+from keras_bilevel.schedules.schedule import PREFIX
 from keras_bilevel.schedules.schedule import Schedule
 
 NUM_BASES = 4
@@ -82,7 +79,7 @@ class S2ESchedule(Schedule):
     def share(self, t):
         shape = (NUM_BASES, NUM_PARAMETERS)
         rows = np.broadcast_to(self.beta * self.scales, shape).tolist()
-        bases = [f(t, self.epochs, *a) for f, a in zip(BASES, rows)]
+        bases = table_1(t, self.epochs, rows)
         return sum(a * f for a, f in zip(self.alpha.tolist(), bases))  # Eq. 4
 
     @classmethod
@@ -125,8 +122,12 @@ class S2ESchedule(Schedule):
         """
         names = cls.hyperparameter_names(prefix, shared)
         equal = 1 / NUM_BASES
-        alpha = ask(hp, names[:NUM_BASES], 0.0, 1.0, default=equal)
-        beta = ask(hp, names[NUM_BASES:], 0.0, 1.0, default=0.5)
+        defaults = [equal] * NUM_BASES + [0.5] * (len(names) - NUM_BASES)
+        x = [
+            hp.Float(name, 0.0, 1.0, default=default)
+            for name, default in zip(names, defaults)
+        ]
+        alpha, beta = x[:NUM_BASES], x[NUM_BASES:]
         total = sum(alpha)
         alpha = [a / total if total > 0 else equal for a in alpha]
         beta = np.reshape(beta, (-1,) if shared else (NUM_BASES, -1))
@@ -156,44 +157,48 @@ class S2ESchedule(Schedule):
         }
 
 
-def _power(t, exponent):
-    # 0^0 is 1, which would break R(0) = 1.
-    return ops.where(t > 0, ops.power(t, exponent), ops.zeros_like(t))
+def table_1(t, epochs, parameters, ops=ops):
+    """Returns the four bases f_i(t; beta_i), once for all who need them.
 
+    Args:
+        t: Epochs from 0 on, a tensor, or with `ops=numpy` an array.
+        epochs: Integer, T.
+        parameters: Four rows of `(a_1, .. a_4)`: row i belongs to basis i.
+            Numbers, or with `ops=numpy` arrays that go together with `t`.
+        ops: `keras.ops` or `numpy`. Defaults to `keras.ops`.
 
-def _exponential_fall(t, a_1, a_2):
-    return ops.exp(-a_2 * _power(t, a_1))
+    Returns:
+        List of four of the shape of `t` and the parameters.
+    """
 
+    def power(base, exponent):
+        # 0^0 is 1, which would break R(0) = 1.
+        return ops.where(
+            base > 0, ops.power(base, exponent), ops.zeros_like(base)
+        )
 
-def _hyperbolic_fall(t, a_1, a_2):
-    return ops.power(1.0 + a_2 * t, -a_1)
+    def exponential_fall(a_1, a_2):
+        return ops.exp(-a_2 * power(t, a_1))
 
+    def hyperbolic_fall(a_1, a_2):
+        return ops.power(1.0 + a_2 * t, -a_1)
 
-def _power_rise(t, epochs, a_3, a_4):
-    return a_3 * _power(t / epochs, a_4)
+    def power_rise(a_3, a_4):
+        return a_3 * power(t / epochs, a_4)
 
+    def log_rise(a_3, a_4):
+        return a_3 * ops.log1p(power(t, a_4)) / ops.log1p(float(epochs) ** a_4)
 
-def _log_rise(t, epochs, a_3, a_4):
-    return a_3 * ops.log1p(_power(t, a_4)) / math.log1p(epochs**a_4)
-
-
-def _f_1(t, epochs, a_1, a_2, a_3, a_4):
-    return _exponential_fall(t, a_1, a_2) + _power_rise(t, epochs, a_3, a_4)
-
-
-def _f_2(t, epochs, a_1, a_2, a_3, a_4):
-    return _exponential_fall(t, a_1, a_2) + _log_rise(t, epochs, a_3, a_4)
-
-
-def _f_3(t, epochs, a_1, a_2, a_3, a_4):
-    return _hyperbolic_fall(t, a_1, a_2) + _power_rise(t, epochs, a_3, a_4)
-
-
-def _f_4(t, epochs, a_1, a_2, a_3, a_4):
-    return _hyperbolic_fall(t, a_1, a_2) + _log_rise(t, epochs, a_3, a_4)
-
-
-BASES = (_f_1, _f_2, _f_3, _f_4)  # Table 1
+    pairs = (
+        (exponential_fall, power_rise),
+        (exponential_fall, log_rise),
+        (hyperbolic_fall, power_rise),
+        (hyperbolic_fall, log_rise),
+    )
+    return [
+        fall(a_1, a_2) + rise(a_3, a_4)  # Table 1
+        for (fall, rise), (a_1, a_2, a_3, a_4) in zip(pairs, parameters)
+    ]
 
 
 def _read_alpha(alpha):

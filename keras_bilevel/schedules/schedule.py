@@ -6,6 +6,10 @@ from keras import ops
 from keras_bilevel.extras import axes_or_new
 from keras_bilevel.schedules.checks import read_integer
 
+# What the names of hyperparameters begin with: names are global in a search,
+# and "tau" or "c" may be the user's own.
+PREFIX = "schedule_"
+
 
 class Schedule:
     """The share R(t) of a batch's smallest losses that is kept at epoch t.

@@ -12,7 +12,7 @@ from keras_bilevel.engine.files import replace_file
 from keras_bilevel.keras_private import OracleHooks
 from keras_bilevel.schedules import S2ESchedule
 from keras_bilevel.schedules.checks import read_positive
-from keras_bilevel.schedules.hyperparameters import PREFIX
+from keras_bilevel.schedules.schedule import PREFIX
 from keras_bilevel.tuners.search import OTHERS
 from keras_bilevel.tuners.search import Result
 from keras_bilevel.tuners.search import Search

@@ -6,7 +6,7 @@ import time
 import keras_tuner
 
 from keras_bilevel.schedules import S2ESchedule
-from keras_bilevel.schedules.hyperparameters import PREFIX
+from keras_bilevel.schedules.schedule import PREFIX
 from keras_bilevel.tuners import figures
 from keras_bilevel.tuners.s2e_oracle import EPOCH_VALUE
 from keras_bilevel.tuners.s2e_oracle import S2EOracle

@@ -130,7 +130,8 @@ def score_of_batch(output, usable=True):
 
     Returns:
         Tuple of a float32 tensor of shape `(batch_size,)`, NaN where nothing
-        counts, and whether it is losses, of which `ranked` makes scores.
+        counts, and a boolean: whether these are losses, which `ranked` turns
+        into scores.
     """
     check_numbers(output)
     values = given_probability(output)
@@ -142,7 +143,7 @@ def score_of_batch(output, usable=True):
 
 
 def ranked(losses):
-    """Returns the share of a batch with a higher loss, ties and itself half.
+    """Returns the share of a batch with a higher loss; ties count half.
 
     Args:
         losses: Float tensor of shape `(batch_size,)`. What is not finite is

@@ -15,18 +15,18 @@ _FACTOR = 2654435761
 def fingerprints(output):
     """Returns a number for the label of each example.
 
-    The same label has the same number at each visit, however the inputs are
-    augmented, so that another number means another example. That is only so
-    of classes and of 0-or-1 labels of the whole example: masks turn with
-    their images, targets of a regression may too, and mixed labels are those
-    of no one example.
+    A label has the same number at each visit, so that another number means
+    another example. This holds for classes and for 0-or-1 labels of the example
+    as a whole. It does not for segmentation masks, which are augmented with
+    their images, for targets of a regression, which may be, and for mixed
+    labels, which belong to no single example: those have no number.
 
     Args:
         output: An `OutputLoss`.
 
     Returns:
-        int32 tensor of shape `(batch_size,)`, from 1 to `LARGEST - 1`, and 0
-        where nothing can be told.
+        int32 tensor of shape `(batch_size,)`, from 1 to `LARGEST - 1`; 0 for a
+        label without a number.
     """
     y = ops.convert_to_tensor(output.y)
     size, shape = ops.shape(y)[0], tuple(y.shape)[1:]
@@ -37,7 +37,7 @@ def fingerprints(output):
     y = ops.reshape(y, (size, columns))
     codes = ops.cast(y, "int32")
     same = ops.cast(codes, "float32") == ops.cast(y, "float32")
-    # Powers of one number: sums of some of them are no sums of others.
+    # Powers of one number, so that different labels have different sums.
     factors = [pow(_FACTOR, i + 1, 2**32) for i in range(columns)]
     factors = np.array(factors, "uint32").view("int32")
     codes = ops.sum(codes * factors, axis=1)
@@ -45,7 +45,7 @@ def fingerprints(output):
 
 
 def joined(codes):
-    """Returns one number for those of the labels of several outputs."""
+    """Combines the fingerprints of several outputs into one."""
     factors = [pow(_FACTOR, 2 * i, LARGEST) for i in range(len(codes))]
     return _in_range(sum(c * f for c, f in zip(codes, factors)))
 

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_bilevel import keras_private
+from keras_bilevel.data.checks import check_integer
 
 
 class Keeper(keras.callbacks.Callback):
@@ -41,9 +42,9 @@ class EpochCurves(Keeper):
     """Records curves against epochs, over all calls of `fit`.
 
     It records after every `every`-th and the last epoch of each `fit`; a
-    further `fit` goes on counting. Backups may be made before or after it in
-    an epoch: what it has missed, a resumed run records before it goes on, of
-    the weights that the backup restored.
+    further `fit` goes on counting. A backup may be saved before this callback
+    records an epoch: a resumed run then records that epoch first, from the
+    restored weights.
 
     Args:
         names: Sequence of strings, the curves beside `epoch`.
@@ -52,15 +53,11 @@ class EpochCurves(Keeper):
 
     def __init__(self, names, every):
         super().__init__()
-        if every < 1:
-            raise ValueError(
-                "Invalid value for argument `every`. Expected a positive "
-                f"integer. Received: every={every}"
-            )
+        check_integer("every", every, 1)
         self.every = every
         self.curves = {name: [] for name in ("epoch", *names)}
         self._epoch = 0
-        # What is counted more than `fit` counts: epochs of earlier ones.
+        # Epochs of earlier calls of `fit`, which this one does not count.
         self._ahead = 0
         self._has_begun = False
         self._is_restored = False
@@ -86,7 +83,7 @@ class EpochCurves(Keeper):
 
     def on_train_end(self, logs=None):
         if self._is_restored and not self._has_begun:
-            # From a backup of the last epoch: there is none to go on with.
+            # Restored from a backup of the last epoch: no epoch will begin.
             self._go_on(self.params["epochs"])
         if self._has_begun and self._epoch not in self.curves["epoch"][-1:]:
             self._record()

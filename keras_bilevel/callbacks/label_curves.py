@@ -18,15 +18,15 @@ from keras_bilevel.extras import axes_or_new
 class LabelCurves(EpochCurves):
     """Records accuracy on given labels, clean labels and test data.
 
-    Works with any Keras model with a compiled loss, which tells what labels
-    and predictions are; costs a prediction pass over `x` and the test data
-    each time it records. The last epoch is always recorded. A model of this
-    package saves the curves with its weights while the callback is in `fit`,
-    so that a resumed run has them all; a plain Keras model does not.
+    It works with any Keras model that has a compiled loss, which tells what
+    labels and predictions mean. Each recording takes a prediction pass over `x`
+    and the test data. The last epoch is always recorded. A model of this
+    package saves the curves with its weights while the callback is in `fit`, so
+    that a resumed run has them all; a plain Keras model does not.
 
-    Accuracy is the share of right classes, of tokens and pixels as well: of
-    all that are not masked or of `ignore_class`. For several labels, each 0
-    or 1, it is the share of right values.
+    Accuracy is the share of right classes; of tokens and pixels those count
+    that are neither masked nor of `ignore_class`. For several labels, each 0 or
+    1, it is the share of right values.
 
     Args:
         x: Training inputs, an array or a structure of arrays.
@@ -144,8 +144,8 @@ class LabelCurves(EpochCurves):
         y_pred = self._predictor.read(x, self.batch_size)
         all_y, is_nested = y, keras.tree.is_nested
         if is_nested(y_pred) and not is_nested(y):
-            # The labels of one output are enough. Predictions stand in for
-            # all, to find out which loss belongs to it.
+            # Labels of one output were given. Predictions stand in for the
+            # labels of all outputs, to find out which loss belongs to it.
             all_y = y_pred
             compiled = keras_private.compiled_losses(self.model)
             if not compiled.built:

@@ -67,7 +67,7 @@ class Observer(Keeper):
     def build(self):
         """Makes the variables whose shapes are known.
 
-        A step that makes some while it is traced is traced twice.
+        A step that creates variables while it is traced is traced twice.
         """
 
     def observe(self, step):

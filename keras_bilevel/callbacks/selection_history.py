@@ -4,7 +4,6 @@ import numpy as np
 from keras import ops
 
 from keras_bilevel.callbacks.example_observer import ExampleObserver
-from keras_bilevel.engine import gather
 from keras_bilevel.engine.rows import write_rows
 from keras_bilevel.extras import axes_or_new
 
@@ -22,11 +21,10 @@ class SelectionHistory(ExampleObserver):
         num_examples: Integer, ids are in `[0, num_examples)`.
 
     Attributes:
-        kept: int8 array of shape `(epochs, num_examples)`: by how many
-            networks an example was kept at its last visit in an epoch, -1
-            where it was not visited: not in a batch, or nothing of it counts
-            in the loss, or its data were not finite. A byte per example and
-            epoch.
+        kept: int8 array of shape `(epochs, num_examples)`: how many networks
+            kept the example at its last visit in the epoch; -1 where it was not
+            visited, because it was in no batch, nothing of it counts in the
+            loss, or its data were not finite.
         example_scores: Float array of shape `(num_examples,)`, the share of
             visits at which a network kept the example, over all epochs; NaN
             where it was never visited. What `kb.report` ranks by.
@@ -57,12 +55,12 @@ class SelectionHistory(ExampleObserver):
         self._networks()
 
     def observe_examples(self, step, ids, found, healthy):
-        there = gather(ops.cast(_counted(found) & healthy, "int32")) > 0
+        there = self.gather(ops.cast(_counted(found) & healthy, "int32")) > 0
         # Variables start at 0, meaning not seen.
         marks = 1 + ops.cast(ops.sum(step.weights, axis=0), "int32")
-        # What is not there goes to a place that nobody reads.
+        # Examples that do not count are written to a row that nobody reads.
         places = ops.where(there, ids, ops.cast(self.num_examples, ids.dtype))
-        write_rows(self._marks(), places, gather(marks))
+        write_rows(self._marks(), places, self.gather(marks))
         self._networks().assign(step.weights.shape[0])
 
     def _marks(self):
@@ -72,8 +70,8 @@ class SelectionHistory(ExampleObserver):
         return self.variable("networks", (), "int32")
 
     def on_epoch_begin(self, epoch, logs=None):
-        # Not at the end: a backup of that epoch may come before. One that was
-        # made within this epoch has a part of it, which is trained again.
+        # Not at the end of an epoch, where a backup may come first. A backup
+        # from within this epoch has a part of it, which is trained again.
         if not (self._is_restored and epoch == self._epoch):
             self._epochs = list(self._so_far())
         self._epoch, self._is_restored = epoch, False

@@ -1,4 +1,4 @@
-"""How the weights of the examples part while training."""
+"""How the weights of groups of examples evolve in training."""
 
 import numpy as np
 

@@ -4,7 +4,7 @@ import numpy as np
 from keras import ops
 
 from keras_bilevel.callbacks.observer import Observer
-from keras_bilevel.engine import gather
+from keras_bilevel.data.checks import check_integer
 from keras_bilevel.engine.files import write_histogram
 from keras_bilevel.engine.rows import write_rows
 from keras_bilevel.extras import axes_or_new
@@ -36,17 +36,13 @@ class WeightHistory(Observer):
 
     def __init__(self, capacity=10_000, log_dir=None):
         super().__init__()
-        if capacity < 1:
-            raise ValueError(
-                "Invalid value for argument `capacity`. Expected a positive "
-                f"integer. Received: capacity={capacity}"
-            )
+        check_integer("capacity", capacity, 1)
         self.capacity = capacity
         self.log_dir = log_dir
         self._first_step_of_epoch = 0
 
     def observe(self, step):
-        row = gather(ops.mean(step.weights, axis=0))
+        row = self.gather(ops.mean(step.weights, axis=0))
         kept = self.variable("kept", (self.capacity, row.shape[0]), "float32")
         count = self.variable("count", (), "int32")
         position = ops.reshape(count.value % self.capacity, (1,))

@@ -22,8 +22,8 @@ class CoTeachingSchedule(Schedule):
     Args:
         tau: Float in [0, 1], the share dropped from epoch `t_k` on: the share
             of wrong labels, where that is known; else see `suggest_tau`.
-        c: Float, greater than 0, the shape of the fall: linear for 1, slow
-            at first above. Defaults to `1`.
+        c: Float, greater than 0, the shape of the fall: linear for 1, slower at
+            first for more. Defaults to `1`.
         t_k: Float, greater than 0, the epoch at which the fall ends.
             Defaults to `10`.
 
@@ -90,10 +90,9 @@ class CoTeachingSchedule(Schedule):
 class ConstantSchedule(Schedule):
     """Drops a share `tau` of the batch in every epoch but the first.
 
-    R(t) is 1 for t < 1 and `1 - tau` from then on. An untrained network's
-    losses tell nothing, so that R(0) = 1 here as well; `tau=0` keeps all
-    examples at all times. At whole epochs this is `CoTeachingSchedule` with
-    `t_k=1`.
+    R(t) is 1 for t < 1, as the losses of an untrained network tell nothing, and
+    `1 - tau` from then on; `tau=0` keeps all examples in all epochs. At whole
+    epochs this is `CoTeachingSchedule` with `t_k=1`.
 
     Args:
         tau: Float in [0, 1], the share dropped.

@@ -17,8 +17,8 @@ class NetworkSchedule(Schedule):
     R(t) = 1 + n(t / T) - n(0)
     ```
 
-    A subclass implements `network`, n, and lists in `ranges` what numbers a
-    hidden unit has: by their (plural) names the arguments of `hp.Float`.
+    A subclass implements n as `network`, and lists in `ranges` the parameters
+    of a hidden unit: their (plural) names with the arguments of `hp.Float`.
     """
 
     ranges = {}
@@ -110,9 +110,9 @@ class MLPSchedule(NetworkSchedule):
     n(u) = sum_i weights_i tanh(slopes_i u + biases_i)
     ```
 
-    clipped to [0, 1]. The paper names such networks as too large a space to
-    search; their form is ours, as is the shift to R(0) = 1, which leaves no
-    bias of the output.
+    clipped to [0, 1]. The paper mentions such networks as a search space that
+    is too large. Their form is ours, as is the shift to R(0) = 1, which cancels
+    a bias of the output.
 
     Args:
         weights: Float array of shape `(num_units,)`, of the output. Searched
@@ -157,8 +157,8 @@ class RBFSchedule(NetworkSchedule):
     n(u) = sum_i weights_i exp(-(u - centers_i)^2 / (2 widths_i^2))
     ```
 
-    clipped to [0, 1]. The paper names such networks as too large a space to
-    search; their form is ours, as is the shift to R(0) = 1.
+    clipped to [0, 1]. The paper mentions such networks as a search space that
+    is too large. Their form is ours, as is the shift to R(0) = 1.
 
     Args:
         weights: Float array of shape `(num_units,)`. Searched in [-1, 1].
@@ -208,11 +208,11 @@ class RBFSchedule(NetworkSchedule):
 class RandomMonotoneSchedule(Schedule):
     """Falls from 1 by random steps.
 
-    R is linear between the epochs 0, T/k, 2T/k, .. T with k `num_knots`: 1 at
-    the first, then k uniform random numbers in descending order; the last one
-    holds beyond T. With as many knots as epochs all of them would look alike,
-    a straight line from 1 to 0. The paper draws random schedules as well
-    (Fig. 1(a)), but does not say how.
+    R is piecewise linear, with knots at the epochs 0, T/k, 2T/k, .. T for k
+    `num_knots`: 1 at the first, then k uniform random numbers in descending
+    order. The last one holds beyond T. With many knots all schedules would be
+    nearly the same straight line from 1 to 0. The paper draws random schedules
+    as well (Fig. 1(a)), but does not say how.
 
     Args:
         epochs: Integer, the number of epochs T.
@@ -251,8 +251,8 @@ class RandomMonotoneSchedule(Schedule):
     def from_hyperparameters(cls, hp, epochs, prefix=PREFIX, num_knots=4):
         """Returns the schedule of a trial.
 
-        Registers `seed`, an integer: near seeds are no nearer to each other
-        than distant ones, so only random search makes sense.
+        Registers `seed`, an integer. Neighbouring seeds give unrelated
+        schedules, so only random search makes sense.
 
         Args:
             hp: `keras_tuner.HyperParameters`.

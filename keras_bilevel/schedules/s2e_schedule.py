@@ -108,9 +108,9 @@ class S2ESchedule(Schedule):
     ):
         """Returns the schedule of a trial.
 
-        Registers `hyperparameter_names`. Tuners that do not know that alpha
-        has sum 1 are helped: alpha is divided by its sum, and four zeros are
-        four equal shares.
+        Registers `hyperparameter_names`. Most tuners do not know that alpha has
+        sum 1, so it is divided by its sum; four zeros are taken as four equal
+        shares.
 
         Args:
             hp: `keras_tuner.HyperParameters`.

@@ -134,3 +134,13 @@ def test_a_function_says_what_it_takes_and_returns(name):
 def test_a_method_says_what_it_takes_and_returns(name):
     method = METHODS[name]
     check(method, method.__doc__, outcomes(method))
+
+
+@pytest.mark.parametrize("module", [kb.callbacks, kb.schedules])
+def test_histories_and_schedules_are_plotted_into_axes(module):
+    for name in dir(module):
+        thing = getattr(module, name)
+        if inspect.isclass(thing) and thing is not kb.callbacks.Observer:
+            assert (
+                inspect.signature(thing.plot).parameters["ax"].default is None
+            )

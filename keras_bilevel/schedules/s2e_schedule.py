@@ -79,8 +79,7 @@ class S2ESchedule(Schedule):
     def share(self, t):
         shape = (NUM_BASES, NUM_PARAMETERS)
         rows = np.broadcast_to(self.beta * self.scales, shape).tolist()
-        bases = table_1(t, self.epochs, rows)
-        return sum(a * f for a, f in zip(self.alpha.tolist(), bases))  # Eq. 4
+        return mixture(t, self.epochs, self.alpha.tolist(), rows)
 
     @classmethod
     def hyperparameter_names(cls, prefix=PREFIX, shared=False):
@@ -157,18 +156,20 @@ class S2ESchedule(Schedule):
         }
 
 
-def table_1(t, epochs, parameters, ops=ops):
-    """Returns the four bases f_i(t; beta_i), once for all who need them.
+def mixture(t, epochs, alpha, parameters, ops=ops):
+    """Returns R(t) before it is clipped, for schedules and for the search.
 
     Args:
         t: Epochs from 0 on, a tensor, or with `ops=numpy` an array.
         epochs: Integer, T.
-        parameters: Four rows of `(a_1, .. a_4)`: row i belongs to basis i.
-            Numbers, or with `ops=numpy` arrays that go together with `t`.
+        alpha: The weights of the four bases: numbers, or with `ops=numpy`
+            arrays that are broadcast with `t`.
+        parameters: Four rows of `(a_1, .. a_4)`, as `alpha`. Row i belongs to
+            basis i.
         ops: `keras.ops` or `numpy`. Defaults to `keras.ops`.
 
     Returns:
-        List of four of the shape of `t` and the parameters.
+        Tensor or array of the shape of `t` and the numbers.
     """
 
     def power(base, exponent):
@@ -195,10 +196,11 @@ def table_1(t, epochs, parameters, ops=ops):
         (hyperbolic_fall, power_rise),
         (hyperbolic_fall, log_rise),
     )
-    return [
+    bases = [
         fall(a_1, a_2) + rise(a_3, a_4)  # Table 1
         for (fall, rise), (a_1, a_2, a_3, a_4) in zip(pairs, parameters)
     ]
+    return sum(a * f for a, f in zip(alpha, bases))  # Eq. 4
 
 
 def _read_alpha(alpha):

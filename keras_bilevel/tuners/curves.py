@@ -1,10 +1,10 @@
-"""Many schedules at once: Eq. 4 over a batch of x, in NumPy."""
+"""Many schedules at once, in NumPy."""
 
 import numpy as np
 
 from keras_bilevel.schedules import S2ESchedule
 from keras_bilevel.schedules.s2e_schedule import SCALES
-from keras_bilevel.schedules.s2e_schedule import table_1
+from keras_bilevel.schedules.s2e_schedule import mixture
 
 _BASES = S2ESchedule.num_bases
 _PARAMETERS = S2ESchedule.num_parameters
@@ -28,9 +28,7 @@ def curves(x, epochs):
     sets = beta.shape[1] // _PARAMETERS
     beta = beta.reshape(len(beta), sets, _PARAMETERS) * SCALES
     beta = np.broadcast_to(beta, (len(beta), _BASES, _PARAMETERS))
-    # Basis first, then parameter; x stays apart from the axis of t.
-    parameters = beta.transpose(1, 2, 0)[..., None]
+    # First the basis, then the parameter; the batch is broadcast with t.
+    alpha, parameters = alpha.T[..., None], beta.transpose(1, 2, 0)[..., None]
     t = np.arange(epochs, dtype="float64")
-    bases = table_1(t, epochs, parameters, np)
-    total = sum(a[:, None] * f for a, f in zip(alpha.T, bases))  # Eq. 4
-    return np.clip(total, 0, 1)
+    return np.clip(mixture(t, epochs, alpha, parameters, np), 0, 1)

@@ -186,6 +186,8 @@ def test_label_curves_know_given_and_clean_labels():
         rtol=1e-5,
     )
     assert len(curves.plot().lines) == 3
+    scores = kb.report.suspects(curves)["score"]
+    np.testing.assert_array_equal(scores, np.sort(curves.example_scores))
 
 
 def test_an_observer_from_public_names():

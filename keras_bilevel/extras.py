@@ -37,7 +37,7 @@ def axes_or_new(ax, figsize=(6, 4), extra="plots"):
 
 
 def new_figure(figsize, extra="plots"):
-    """Returns a `matplotlib.figure.Figure` that closes by itself.
+    """Returns a `matplotlib.figure.Figure` that pyplot does not keep open.
 
     Args:
         figsize: Tuple, its width and height in inches.

@@ -1,8 +1,8 @@
-"""Answers for people, from a score for each example: which are bad?
+"""Reports on suspect labels: tables, figures and cleaned data.
 
-Every function takes scores first, then the data. Scores are one number for
-each example, in the order of the data; the higher, the more trustworthy; NaN
-where an example was never seen in training. Any of these is one:
+Every function takes scores first, then the data. Scores are one number for each
+example, in the order of the data: higher is more trustworthy, NaN was never
+seen in training. They may be:
 
 - an array or a pandas Series of shape `(n,)`: of a Series the order counts,
   not the index;

@@ -1,4 +1,4 @@
-"""Data without the examples that are not trusted."""
+"""Data without the examples of low scores."""
 
 import numbers
 

@@ -1,4 +1,4 @@
-"""The images that are trusted least and most."""
+"""The images with the lowest and the highest scores."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Everything on one page, to send to whoever knows the labels."""
+"""All reports on one page, to send to whoever knows the labels."""
 
 import base64
 import html

@@ -1,4 +1,4 @@
-"""What each threshold on the scores would remove, where that is known."""
+"""How well thresholds on scores find wrong labels, where those are known."""
 
 import numpy as np
 
@@ -12,9 +12,9 @@ from keras_bilevel.report.columns import read_wrong
 def threshold_sweep(scores, wrong, thresholds=None):
     """Returns how well each threshold tells wrong labels from right ones.
 
-    Scores below a threshold are removed. Examples that were never seen (NaN)
-    do not count. What has no value, such as the precision where nothing is
-    removed, is NaN.
+    Scores below a threshold are removed. Examples that were never seen (NaN) do
+    not count. A share of nothing is NaN, such as the precision where nothing is
+    removed.
 
     Args:
         scores: A number for each example, higher is more trustworthy: an
@@ -28,8 +28,8 @@ def threshold_sweep(scores, wrong, thresholds=None):
         `pandas.DataFrame` with a row for each threshold and the columns
         `threshold`, `kept` (share kept), `precision` (share of the removed
         that are wrong), `recall` (share of the wrong that are removed),
-        `noise` (share of the kept that are wrong) and `accuracy` (share that
-        is told correctly: wrong and removed, or right and kept).
+        `noise` (share of the kept that are wrong) and `accuracy` (share that is
+        classified correctly: wrong and removed, or right and kept).
 
     Raises:
         ValueError: If no example was seen, or lengths differ.

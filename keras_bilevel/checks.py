@@ -2,6 +2,8 @@
 
 import numbers
 
+import numpy as np
+
 
 def wrong(where, expected, received, mend=""):
     """Returns a `ValueError`.
@@ -23,15 +25,36 @@ def wrong_argument(name, value, expected, mend=""):
     return wrong(f"argument `{name}`", expected, f"{name}={value!r}", mend)
 
 
-def is_integer(value):
-    """Returns whether a value is an integer, and no boolean."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+def check_integer(name, value, least, mend=""):
+    """Returns a value as an `int`, if it is an integer of at least `least`."""
+    is_integer = isinstance(value, numbers.Integral)
+    if not is_integer or isinstance(value, bool) or value < least:
+        expected = f"an integer of at least {least}"
+        raise wrong_argument(name, value, expected, mend)
+    return int(value)
 
 
-def check_integer(name, value, least):
-    """Raises `ValueError` unless `value` is an integer of at least `least`."""
-    if not is_integer(value) or value < least:
-        raise wrong_argument(name, value, f"an integer of at least {least}")
+def check_share(name, value):
+    """Returns a value as a `float`, if it is in [0, 1]."""
+    if not 0 <= value <= 1:
+        raise wrong_argument(name, value, "a float in [0, 1], a share")
+    return float(value)
+
+
+def check_positive(name, value):
+    """Returns a value as a `float`, if it is finite and above 0."""
+    if not 0 < value < float("inf"):
+        raise wrong_argument(name, value, "a finite float > 0")
+    return float(value)
+
+
+def check_numbers(name, values, low=-np.inf, high=np.inf):
+    """Returns a float64 array, if all are finite and in [low, high]."""
+    values = np.array(values, "float64")
+    if not np.all(np.isfinite(values) & (low <= values) & (values <= high)):
+        expected = f"finite numbers in [{low:g}, {high:g}]"
+        raise wrong_argument(name, values.tolist(), expected)
+    return values
 
 
 def check_choice(name, value, choices):

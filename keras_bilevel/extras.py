@@ -18,3 +18,30 @@ def import_extra(module, extra):
             f"Expected {library} to be installed. Received: {error}. Install "
             f'it with `pip install "keras-bilevel[{extra}]"`.'
         ) from error
+
+
+def axes_or_new(ax, figsize=(6, 4), extra="plots"):
+    """Returns the `matplotlib.axes.Axes` to draw into.
+
+    Args:
+        ax: Those of the user, or `None` for those of a new figure.
+        figsize: Tuple, width and height of a new figure in inches.
+        extra: Name of the extra, for the error where matplotlib is missing.
+    """
+    if ax is not None:
+        return ax
+    # Notebooks show a figure of pyplot by themselves, and no other where Axes
+    # are returned.
+    pyplot = import_extra("matplotlib.pyplot", extra)
+    return pyplot.subplots(figsize=figsize, layout="constrained")[1]
+
+
+def new_figure(figsize, extra="plots"):
+    """Returns a `matplotlib.figure.Figure` that pyplot does not keep open.
+
+    Args:
+        figsize: Tuple, its width and height in inches.
+        extra: Name of the extra, for the error where matplotlib is missing.
+    """
+    module = import_extra("matplotlib.figure", extra)
+    return module.Figure(figsize=figsize, layout="constrained")

@@ -1,7 +1,9 @@
 import gc
 import os
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("MPLBACKEND", "agg")
 
 import keras  # noqa: E402
 import pytest  # noqa: E402
@@ -25,3 +27,10 @@ def fixed_seed():
     keras.utils.set_random_seed(0)
     yield
     keras.backend.clear_session(free_memory=False)
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")

@@ -3,19 +3,19 @@
 import numpy as np
 from keras import ops
 
+from keras_bilevel.callbacks import agreement
 from keras_bilevel.callbacks import outputs
-from keras_bilevel.callbacks import scores
 from keras_bilevel.callbacks.example_observer import ExampleObserver
-from keras_bilevel.engine import gather
 from keras_bilevel.engine.storage import add_rows
+from keras_bilevel.extras import axes_or_new
 
 
 class ExampleHistory(ExampleObserver):
     """Keeps how far the network believes each example's given label.
 
-    The predictions are the training steps' own: there is no extra pass. An
-    example whose label the network does not come to believe, because other
-    examples' gradients never agreed with it, is a suspect.
+    The predictions are those of the training steps: there is no extra pass. A
+    low score makes a label suspect: the network did not come to believe it,
+    because the gradients of other examples did not agree with it.
 
     The score of a visit depends on the loss of the output:
 
@@ -23,18 +23,18 @@ class ExampleHistory(ExampleObserver):
       probability of the given label. Of several labels, each 0 or 1, it is
       the mean probability of the given values.
     - Any other loss, for instance of a regression, or a function of your own:
-      its rank, the share of the batch whose loss is higher, ties and the
-      example itself half. 1 is the lowest loss and 0 the highest.
+      its rank: the share of the batch with a higher loss, where ties and the
+      example itself count half. 1 is the lowest loss and 0 the highest.
 
-    With several numbers per example, as of tokens or pixels, it is that of
-    their mean over what counts: not what is masked, of `ignore_class` or of
-    sample weight 0. Where nothing counts, and where data are not finite, the
-    example is not visited.
+    Of an example with several numbers, such as tokens or pixels, it is the mean
+    over those that count: masked ones, those of `ignore_class` and those of
+    sample weight 0 do not. An example of which nothing counts, or whose data
+    are not finite, is not visited.
 
     It needs ids: `fit` on arrays gives them (the row numbers);
-    `kb.data.stratified_batches` does with `ids=True`. They have to belong to
-    the same example in each epoch. An error says where labels show that they
-    do not.
+    `kb.data.stratified_batches` does with `ids=True`. An id has to belong to
+    the same example in each epoch; where labels show that it does not, an error
+    says so.
 
     Args:
         num_examples: Integer, ids are in `[0, num_examples)`.
@@ -53,7 +53,7 @@ class ExampleHistory(ExampleObserver):
     ```python
     history = kb.callbacks.ExampleHistory(len(x))
     model.fit(x, y, batch_size=128, epochs=30, callbacks=[history])
-    look_at = history.suspects()[:100]
+    kb.report.suspects(history, y).head(100)
     ```
     """
 
@@ -71,10 +71,10 @@ class ExampleHistory(ExampleObserver):
 
     def observe_examples(self, step, ids, found, healthy):
         output = outputs.pick(found, self.output, self)
-        score, are_ranks = scores.of_batch(output, healthy)
-        score = gather(score)
+        score, are_ranks = agreement.score_of_batch(output, healthy)
+        score = self.gather(score)
         if are_ranks:
-            score = scores.ranked(score)
+            score = agreement.ranked(score)
         self._are_ranks().assign(int(are_ranks))
         self._add(ids, score)
 
@@ -101,11 +101,21 @@ class ExampleHistory(ExampleObserver):
     @property
     def given_probability(self):
         score = self.example_scores
-        scores.check_probability(self._are_ranks().numpy(), self)
+        agreement.check_probability(self._are_ranks().numpy(), self)
         return score
 
-    def suspects(self):
-        """Returns the ids of all visited examples, most suspect first."""
+    def plot(self, ax=None):
+        """Plots how many examples have which score.
+
+        Args:
+            ax: `matplotlib.axes.Axes` to draw into. Defaults to `None`, those
+                of a new figure.
+
+        Returns:
+            `matplotlib.axes.Axes`.
+        """
         score = self.example_scores
-        order = np.argsort(score, kind="stable")
-        return order[~np.isnan(score[order])]
+        ax = axes_or_new(ax)
+        ax.hist(score[~np.isnan(score)], bins=50, range=(0, 1))
+        ax.set(xlabel="score of the given label", ylabel="examples")
+        return ax

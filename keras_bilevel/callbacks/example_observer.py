@@ -3,10 +3,10 @@
 import numpy as np
 from keras import ops
 
-from keras_bilevel.callbacks import labels
+from keras_bilevel.callbacks import fingerprints
 from keras_bilevel.callbacks import outputs
 from keras_bilevel.callbacks.observer import Observer
-from keras_bilevel.engine import gather
+from keras_bilevel.checks import check_integer
 from keras_bilevel.engine.compiled_losses import outputs_of
 from keras_bilevel.engine.storage import raise_rows
 
@@ -14,9 +14,10 @@ from keras_bilevel.engine.storage import raise_rows
 class ExampleObserver(Observer):
     """An observer of batches with ids, for a known number of examples.
 
-    It notices ids that do not belong to one example each: positions in a
-    dataset that is shuffled before they are counted. What tells is the label,
-    eight bytes an example; the inputs may be augmented.
+    It raises an error if an id belongs to more than one example, as a position
+    does in a dataset that is shuffled before positions are counted. It compares
+    the labels, which takes eight bytes per example, not the inputs, which may
+    be augmented.
 
     Args:
         num_examples: Integer, ids are in `[0, num_examples)`.
@@ -24,11 +25,7 @@ class ExampleObserver(Observer):
 
     def __init__(self, num_examples):
         super().__init__()
-        if num_examples < 1:
-            raise ValueError(
-                "Invalid value for argument `num_examples`. Expected a "
-                f"positive integer. Received: num_examples={num_examples}"
-            )
+        check_integer("num_examples", num_examples, 1)
         self.num_examples = num_examples
 
     def forget(self):
@@ -50,7 +47,7 @@ class ExampleObserver(Observer):
 
     def observe(self, step):
         batch = step.batch
-        ids = gather(self.ids(step))
+        ids = self.gather(self.ids(step))
         found = outputs_of(
             outputs.observed_network(self.model),
             batch.y,
@@ -86,7 +83,9 @@ class ExampleObserver(Observer):
 
     def on_epoch_end(self, epoch, logs=None):
         high, low = (variable.numpy() for variable in self._labels())
-        changed = np.count_nonzero((high > 0) & (high + low != labels.LARGEST))
+        changed = np.count_nonzero(
+            (high > 0) & (high + low != fingerprints.LARGEST)
+        )
         if changed:
             raise ValueError(
                 "Expected ids that belong to the same example in each epoch, "
@@ -100,19 +99,21 @@ class ExampleObserver(Observer):
             )
 
     def _labels(self):
-        """Returns the highest label, and how far the lowest is below all."""
-        # Both are 0 at first. A maximum needs no reading: that would copy the
-        # variable, however few are asked for.
+        """Returns the highest fingerprint, and `LARGEST` minus the lowest."""
+        # Both start at 0. A scattered maximum does not read the variable, which
+        # would copy all of it for a few rows.
         shape = (self.num_examples,)
         high = self.variable("label_high", shape, "int32")
         return high, self.variable("label_low", shape, "int32")
 
     def _compare(self, ids, found, healthy):
-        codes = [labels.fingerprints(output) for output in found]
+        codes = [fingerprints.fingerprints(output) for output in found]
         if not codes:
             return
         known = ops.all(ops.stack(codes) != 0, axis=0) & healthy
-        code = gather(ops.where(known, labels.joined(codes), 0))
+        code = self.gather(ops.where(known, fingerprints.joined(codes), 0))
         high, low = self._labels()
         raise_rows(high, ids, code)
-        raise_rows(low, ids, ops.where(code != 0, labels.LARGEST - code, 0))
+        raise_rows(
+            low, ids, ops.where(code != 0, fingerprints.LARGEST - code, 0)
+        )

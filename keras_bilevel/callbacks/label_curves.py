@@ -6,27 +6,27 @@ import keras
 import numpy as np
 
 from keras_bilevel import keras_private
-from keras_bilevel.callbacks import labels
+from keras_bilevel.callbacks import agreement
 from keras_bilevel.callbacks import outputs
-from keras_bilevel.callbacks import scores
-from keras_bilevel.callbacks.epoch_curves import EpochCurves
+from keras_bilevel.callbacks.keeper import EpochCurves
 from keras_bilevel.data.batches import get_masks
 from keras_bilevel.data.batches import set_masks
 from keras_bilevel.engine.compiled_losses import outputs_of
+from keras_bilevel.extras import axes_or_new
 
 
 class LabelCurves(EpochCurves):
     """Records accuracy on given labels, clean labels and test data.
 
-    Works with any Keras model with a compiled loss, which tells what labels
-    and predictions are; costs a prediction pass over `x` and the test data
-    each time it records. The last epoch is always recorded. A model of this
-    package saves the curves with its weights while the callback is in `fit`,
-    so that a resumed run has them all; a plain Keras model does not.
+    It works with any Keras model that has a compiled loss, which tells what
+    labels and predictions mean. Each recording takes a prediction pass over `x`
+    and the test data. The last epoch is always recorded. A model of this
+    package saves the curves with its weights while the callback is in `fit`, so
+    that a resumed run has them all; a plain Keras model does not.
 
-    Accuracy is the share of right classes, of tokens and pixels as well: of
-    all that are not masked or of `ignore_class`. For several labels, each 0
-    or 1, it is the share of right values.
+    Accuracy is the share of right classes; of tokens and pixels those count
+    that are neither masked nor of `ignore_class`. For several labels, each 0 or
+    1, it is the share of right values.
 
     Args:
         x: Training inputs, an array or a structure of arrays.
@@ -59,7 +59,7 @@ class LabelCurves(EpochCurves):
     ```python
     curves = kb.callbacks.LabelCurves(x, y_noisy, y, (x_test, y_test))
     model.fit(x, y_noisy, epochs=30, callbacks=[curves])
-    curves.plot().savefig("curves.png")
+    curves.plot().figure.savefig("curves.png")
     ```
 
     Reference:
@@ -111,7 +111,7 @@ class LabelCurves(EpochCurves):
     @property
     def given_probability(self):
         score = self.example_scores
-        scores.check_probability(self._are_ranks, self)
+        agreement.check_probability(self._are_ranks, self)
         return score
 
     def record(self):
@@ -122,9 +122,9 @@ class LabelCurves(EpochCurves):
             self._append("train_clean", clean)
         if self.test_data is not None:
             self._append("test", self._read(*self.test_data))
-        score, self._are_ranks = scores.of_batch(output)
+        score, self._are_ranks = agreement.score_of_batch(output)
         if self._are_ranks:
-            score = scores.ranked(score)
+            score = agreement.ranked(score)
         self._sum = self._sum + keras.ops.convert_to_numpy(score)
 
     def get_state(self):
@@ -144,8 +144,8 @@ class LabelCurves(EpochCurves):
         y_pred = self._predictor.read(x, self.batch_size)
         all_y, is_nested = y, keras.tree.is_nested
         if is_nested(y_pred) and not is_nested(y):
-            # The labels of one output are enough. Predictions stand in for
-            # all, to find out which loss belongs to it.
+            # Labels of one output were given. Predictions stand in for the
+            # labels of all outputs, to find out which loss belongs to it.
             all_y = y_pred
             compiled = keras_private.compiled_losses(self.model)
             if not compiled.built:
@@ -159,7 +159,7 @@ class LabelCurves(EpochCurves):
         return dataclasses.replace(output, y=np.asarray(y))
 
     def _check_classes(self, output):
-        if not labels.are_classes(output):
+        if not agreement.are_classes(output):
             raise ValueError(
                 "Expected labels that are classes, or each 0 or 1, for "
                 "`LabelCurves`, since it records accuracy. Received: labels "
@@ -170,18 +170,23 @@ class LabelCurves(EpochCurves):
             )
 
     def _append(self, name, output):
-        correct = labels.correct(output)
-        counts = np.asarray(labels.counts(output, correct), "float64")
+        correct = agreement.correct(output)
+        counts = np.asarray(agreement.counts(output, correct), "float64")
         share = np.sum(counts * correct) / np.sum(counts)
         self.curves[name].append(float(share))
 
-    def plot(self, title=None):
-        """Returns a `matplotlib` figure of the curves against epochs."""
-        from matplotlib.figure import Figure
+    def plot(self, ax=None):
+        """Plots the curves against epochs.
 
+        Args:
+            ax: `matplotlib.axes.Axes` to draw into. Defaults to `None`, those
+                of a new figure.
+
+        Returns:
+            `matplotlib.axes.Axes`.
+        """
         self._check_seen(self.curves["epoch"])
-        figure = Figure(figsize=(6, 4), layout="constrained")
-        axes = figure.subplots()
+        ax = axes_or_new(ax)
         names = {
             "train_given": "train, given labels",
             "train_clean": "train, clean labels",
@@ -189,10 +194,10 @@ class LabelCurves(EpochCurves):
         }
         for name, label in names.items():
             if self.curves[name]:
-                axes.plot(self.curves["epoch"], self.curves[name], label=label)
-        axes.set(xlabel="epoch", ylabel="accuracy", ylim=(0, 1), title=title)
-        axes.legend()
-        return figure
+                ax.plot(self.curves["epoch"], self.curves[name], label=label)
+        ax.set(xlabel="epoch", ylabel="accuracy", ylim=(0, 1))
+        ax.legend()
+        return ax
 
 
 class _Predictor(keras.Model):

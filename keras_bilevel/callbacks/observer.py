@@ -3,15 +3,56 @@
 import keras
 
 from keras_bilevel.callbacks.keeper import Keeper
+from keras_bilevel.engine import gather
 from keras_bilevel.engine import make_once
 
 
 class Observer(Keeper):
     """A callback whose `observe` is part of the compiled training step.
 
-    What it keeps is in variables, so it sees every step under
-    `steps_per_execution` too, and is saved and restored with the model's
-    weights while the callback is in `fit`.
+    To write one, subclass it and implement `observe`, with `keras.ops` and
+    without Python conditions on what is in the tensors. What it keeps is in
+    `variable`s, so that it sees every step under `steps_per_execution` too,
+    and is saved and restored with the model's weights while the callback is
+    in `fit` of a `BilevelModel` or a `SelectionModel`.
+
+    A step has these attributes, for one replica:
+
+    - `batch`: what predictions were made for, with `x`, `y`, `sample_weight`
+      and `ids`; of the last two each may be `None`.
+    - `y_pred`: the predictions of the training step; of a `SelectionModel` a
+      list, one for each network.
+    - `weights`: Float tensor of shape `(groups, units)`, what each unit
+      counted: shards or examples, in one group for the whole network, or one
+      for each layer. Of a `SelectionModel` a group is a network, and a weight
+      is 1 where it kept the example.
+    - `losses`: Float tensor of shape `(parts,)`, the mean loss of each shard,
+      the loss of each example, or of a `SelectionModel` the mean loss of what
+      each network kept.
+    - `has_loss`: Boolean tensor of shape `(parts,)`, where there is one.
+    - `dropped`: Boolean tensor of the shards, or of the examples, whose loss
+      or gradient is not finite.
+    - `usable_examples()`: Boolean tensor of shape `(batch_size,)`, the
+      examples that were not dropped.
+
+    Example:
+
+    ```python
+    class MeanWeight(kb.callbacks.Observer):
+        def build(self):
+            self.variable("total", (), "float32")
+            self.variable("steps", (), "float32")
+
+        def observe(self, step):
+            weights = self.gather(keras.ops.mean(step.weights, axis=0))
+            total = self.variable("total", (), "float32")
+            total.assign_add(keras.ops.mean(weights))
+            self.variable("steps", (), "float32").assign_add(1.0)
+
+        def result(self):
+            state = self.get_state()
+            return state["total"] / state["steps"]
+    ```
     """
 
     def __init__(self):
@@ -26,31 +67,58 @@ class Observer(Keeper):
     def build(self):
         """Makes the variables whose shapes are known.
 
-        A step that makes some while it is traced is traced twice.
+        A step that creates variables while it is traced is traced twice.
         """
 
     def observe(self, step):
         """Takes note of one training step.
 
         With several replicas each of them calls this with its own part of the
-        step. What is kept has to be the same on all: `engine.gather` joins
-        the parts first.
+        step. What is kept has to be the same on all: `gather` joins the parts
+        first.
 
         Args:
-            step: An `engine.Step`, its tensors belong to the graph.
+            step: The step, with the attributes that the class documents.
         """
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement `observe(step)`."
+        )
+
+    def gather(self, tensor):
+        """Returns the rows of a tensor on all replicas, joined.
+
+        Args:
+            tensor: Tensor of shape `(n, ...)`.
+
+        Returns:
+            Tensor of shape `(replicas * n, ...)`, the same on each replica.
+        """
+        return gather(tensor)
 
     def check(self, num_examples):
-        """Raises `ValueError` if it cannot observe ids in `[0, num_examples)`.
+        """Checks that it can observe ids in `[0, num_examples)`.
 
         Called before the first step where the number is known.
+
+        Args:
+            num_examples: Integer, of the training data.
+
+        Raises:
+            ValueError: If it cannot.
         """
 
     def variable(self, name, shape, dtype):
         """Returns the variable `name`, of zeros at first.
 
         With several replicas each has a copy.
+
+        Args:
+            name: String. The same name is the same variable.
+            shape: Tuple of integers.
+            dtype: String.
+
+        Returns:
+            `keras.Variable`.
         """
         if name not in self._variables:
             model = self.model

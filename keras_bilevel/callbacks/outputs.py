@@ -1,4 +1,4 @@
-"""Which of a model's outputs, each with its labels and loss, to watch."""
+"""Picks the output that a callback watches, of a model with several."""
 
 from keras_bilevel import keras_private
 

@@ -4,8 +4,8 @@ import numpy as np
 from keras import ops
 
 from keras_bilevel.callbacks.example_observer import ExampleObserver
-from keras_bilevel.engine import gather
 from keras_bilevel.engine.storage import write_rows
+from keras_bilevel.extras import axes_or_new
 
 NOT_SEEN = -1
 
@@ -21,11 +21,10 @@ class SelectionHistory(ExampleObserver):
         num_examples: Integer, ids are in `[0, num_examples)`.
 
     Attributes:
-        kept: int8 array of shape `(epochs, num_examples)`: by how many
-            networks an example was kept at its last visit in an epoch, -1
-            where it was not visited: not in a batch, or nothing of it counts
-            in the loss, or its data were not finite. A byte per example and
-            epoch.
+        kept: int8 array of shape `(epochs, num_examples)`: how many networks
+            kept the example at its last visit in the epoch; -1 where it was not
+            visited, because it was in no batch, nothing of it counts in the
+            loss, or its data were not finite.
         example_scores: Float array of shape `(num_examples,)`, the share of
             visits at which a network kept the example, over all epochs; NaN
             where it was never visited. What `kb.report` ranks by.
@@ -56,12 +55,12 @@ class SelectionHistory(ExampleObserver):
         self._networks()
 
     def observe_examples(self, step, ids, found, healthy):
-        there = gather(ops.cast(_counted(found) & healthy, "int32")) > 0
+        there = self.gather(ops.cast(_counted(found) & healthy, "int32")) > 0
         # Variables start at 0, meaning not seen.
         marks = 1 + ops.cast(ops.sum(step.weights, axis=0), "int32")
-        # What is not there goes to a place that nobody reads.
+        # Examples that do not count are written to a row that nobody reads.
         places = ops.where(there, ids, ops.cast(self.num_examples, ids.dtype))
-        write_rows(self._marks(), places, gather(marks))
+        write_rows(self._marks(), places, self.gather(marks))
         self._networks().assign(step.weights.shape[0])
 
     def _marks(self):
@@ -71,8 +70,8 @@ class SelectionHistory(ExampleObserver):
         return self.variable("networks", (), "int32")
 
     def on_epoch_begin(self, epoch, logs=None):
-        # Not at the end: a backup of that epoch may come before. One that was
-        # made within this epoch has a part of it, which is trained again.
+        # Not at the end of an epoch, where a backup may come first. A backup
+        # from within this epoch has a part of it, which is trained again.
         if not (self._is_restored and epoch == self._epoch):
             self._epochs = list(self._so_far())
         self._epoch, self._is_restored = epoch, False
@@ -98,6 +97,27 @@ class SelectionHistory(ExampleObserver):
         networks = self._networks().numpy()
         share = total / np.maximum(visits * networks, 1)
         return np.where(visits > 0, share, np.nan)
+
+    def plot(self, ax=None):
+        """Plots which share of the visited examples was kept in each epoch.
+
+        Where each network keeps its own, it is the mean over the networks.
+        See `kb.report.plot_label_precision` for how many of them were right.
+
+        Args:
+            ax: `matplotlib.axes.Axes` to draw into. Defaults to `None`, those
+                of a new figure.
+
+        Returns:
+            `matplotlib.axes.Axes`.
+        """
+        kept = self.kept
+        visits = np.sum(kept != NOT_SEEN, axis=1) * self._networks().numpy()
+        share = np.sum(np.maximum(kept, 0), axis=1) / np.maximum(visits, 1)
+        ax = axes_or_new(ax)
+        ax.plot(np.arange(1, len(kept) + 1), share)
+        ax.set(xlabel="epoch", ylabel="share kept", ylim=(-0.02, 1.02))
+        return ax
 
     def get_state(self):
         epochs = np.reshape(self._epochs, (-1, self.num_examples))

@@ -1,8 +1,9 @@
-"""How the weights of the examples part while training."""
+"""How the weights of groups of examples evolve in training."""
 
 import numpy as np
 
-from keras_bilevel.callbacks.epoch_curves import EpochCurves
+from keras_bilevel.callbacks.keeper import EpochCurves
+from keras_bilevel.extras import axes_or_new
 
 
 class WeightEvolution(EpochCurves):
@@ -35,7 +36,7 @@ class WeightEvolution(EpochCurves):
     ```python
     evolution = kb.callbacks.WeightEvolution(wrong)
     model.fit(x, y, epochs=30, callbacks=[evolution])
-    evolution.figure(["right", "wrong"]).savefig("evolution.png")
+    evolution.plot(["right", "wrong"]).figure.savefig("evolution.png")
     ```
 
     Reference:
@@ -54,31 +55,36 @@ class WeightEvolution(EpochCurves):
         if not self.curves["epoch"]:
             self._record()
 
-    def figure(self, names=None):
-        """Returns a `matplotlib` figure of the means, with 95 % bands.
+    def plot(self, names=None, ax=None):
+        """Plots the means against epochs, with bands of 95 % of the examples.
 
         Args:
             names: Sequence of strings, a name for each group, by ascending
                 group. Defaults to the groups themselves.
-        """
-        from matplotlib.figure import Figure
+            ax: `matplotlib.axes.Axes` to draw into. Defaults to `None`, those
+                of a new figure.
 
+        Returns:
+            `matplotlib.axes.Axes`.
+
+        Raises:
+            ValueError: If there is not a name for each group.
+        """
         self._check_seen(self.curves["epoch"])
         names = self._names(names)
         mean, low, high = (
             np.reshape(self.curves[key], (-1, len(names)))
             for key in ("mean", "low", "high")
         )
-        figure = Figure(figsize=(6, 4), layout="constrained")
-        axes = figure.subplots()
+        ax = axes_or_new(ax)
         for i, name in enumerate(names):
-            axes.plot(self.curves["epoch"], mean[:, i], label=name)
-            axes.fill_between(
+            ax.plot(self.curves["epoch"], mean[:, i], label=name)
+            ax.fill_between(
                 self.curves["epoch"], low[:, i], high[:, i], alpha=0.3
             )
-        axes.set(xlabel="epoch", ylabel="weight")
-        axes.legend()
-        return figure
+        ax.set(xlabel="epoch", ylabel="weight")
+        ax.legend()
+        return ax
 
     def _weights(self):
         weighting = getattr(self.model, "weighting", None)

@@ -4,9 +4,10 @@ import numpy as np
 from keras import ops
 
 from keras_bilevel.callbacks.observer import Observer
-from keras_bilevel.engine import gather
+from keras_bilevel.checks import check_integer
 from keras_bilevel.engine.storage import write_histogram
 from keras_bilevel.engine.storage import write_rows
+from keras_bilevel.extras import axes_or_new
 
 
 class WeightHistory(Observer):
@@ -29,23 +30,19 @@ class WeightHistory(Observer):
     ```python
     history = kb.callbacks.WeightHistory(log_dir="logs")
     model.fit(x, y, batch_size=128, callbacks=[history])
-    history.plot().savefig("weights.png")
+    history.plot().figure.savefig("weights.png")
     ```
     """
 
     def __init__(self, capacity=10_000, log_dir=None):
         super().__init__()
-        if capacity < 1:
-            raise ValueError(
-                "Invalid value for argument `capacity`. Expected a positive "
-                f"integer. Received: capacity={capacity}"
-            )
+        check_integer("capacity", capacity, 1)
         self.capacity = capacity
         self.log_dir = log_dir
         self._first_step_of_epoch = 0
 
     def observe(self, step):
-        row = gather(ops.mean(step.weights, axis=0))
+        row = self.gather(ops.mean(step.weights, axis=0))
         kept = self.variable("kept", (self.capacity, row.shape[0]), "float32")
         count = self.variable("count", (), "int32")
         position = ops.reshape(count.value % self.capacity, (1,))
@@ -73,16 +70,21 @@ class WeightHistory(Observer):
             return
         write_histogram(self.log_dir, "weights", self.weights[-fresh:], epoch)
 
-    def plot(self):
-        """Returns a `matplotlib` figure of the weights against steps."""
-        from matplotlib.figure import Figure
+    def plot(self, ax=None):
+        """Plots median and spread of the weights against steps.
 
+        Args:
+            ax: `matplotlib.axes.Axes` to draw into. Defaults to `None`, those
+                of a new figure.
+
+        Returns:
+            `matplotlib.axes.Axes`.
+        """
         weights = self.weights
         steps = np.arange(self.num_steps - len(weights), self.num_steps)
-        figure = Figure(figsize=(7, 4), layout="constrained")
-        axes = figure.subplots()
+        ax = axes_or_new(ax, (7, 4))
         for low, high in ((0, 100), (25, 75)):
-            axes.fill_between(
+            ax.fill_between(
                 steps,
                 np.percentile(weights, low, axis=1),
                 np.percentile(weights, high, axis=1),
@@ -90,8 +92,8 @@ class WeightHistory(Observer):
                 color="tab:blue",
                 label=f"{low} to {high} % of the units",
             )
-        axes.plot(steps, np.median(weights, axis=1), label="median")
-        axes.axhline(0.0, color="black", linewidth=0.5)
-        axes.set(xlabel="step", ylabel="weight")
-        axes.legend()
-        return figure
+        ax.plot(steps, np.median(weights, axis=1), label="median")
+        ax.axhline(0.0, color="black", linewidth=0.5)
+        ax.set(xlabel="step", ylabel="weight")
+        ax.legend()
+        return ax

@@ -77,7 +77,11 @@ class EpochCounter:
         return epoch
 
     def set(self, epoch):
-        """Makes `epoch` the next one to begin."""
+        """Makes `epoch` the next one to begin.
+
+        Args:
+            epoch: Integer, from 0.
+        """
         with self._lock:
             self._next = int(epoch)
 

@@ -1,4 +1,8 @@
-"""Class labels as integers, from integers or one-hot vectors."""
+"""Class labels as integers, from integers or one-hot vectors.
+
+This is the only reader of labels without a loss. Where a loss says what they
+are (`callbacks/agreement.py`), classes may lie along any axis.
+"""
 
 import keras
 import numpy as np
@@ -38,6 +42,29 @@ def class_ids(labels):
     if vectors and labels.shape[1] > 1 and is_one_hot(labels):
         return labels.argmax(axis=-1)
     return None
+
+
+def read_class_ids(name, labels):
+    """Returns the class of each example, or raises `ValueError`.
+
+    Args:
+        name: String, what the user calls the labels.
+        labels: What `class_ids` takes, or what NumPy makes it of.
+
+    Returns:
+        Integer array of shape `(n,)`.
+    """
+    labels = np.asarray(labels)
+    classes = class_ids(labels)
+    if classes is None:
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected integers of shape "
+            "(n,) or (n, 1), or one-hot vectors of shape (n, num_classes). "
+            f"Received: dtype {labels.dtype} and shape {labels.shape}. Pass "
+            f"the classes of tokens or pixels as `{name}.reshape(-1)`, and "
+            f"names as `np.unique({name}, return_inverse=True)[1]`."
+        )
+    return classes
 
 
 def traced_class_ids(labels):

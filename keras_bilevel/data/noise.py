@@ -14,8 +14,8 @@ from keras_bilevel.checks import check_integer
 from keras_bilevel.data.epochs import NOISE
 from keras_bilevel.data.epochs import fixed_seed
 from keras_bilevel.data.epochs import generator
-from keras_bilevel.data.labels import class_ids
 from keras_bilevel.data.labels import is_integer_classes
+from keras_bilevel.data.labels import read_class_ids
 
 
 def symmetric(labels, fraction, num_classes=None, *, exact=True, seed=None):
@@ -206,6 +206,9 @@ def pixel_permutation(images, *, per_image=True, seed=None):
         `images`, and a boolean array of shape `(n,)`, `True` where an image
         changed.
 
+    Raises:
+        ValueError: If `images` have another shape.
+
     Example:
 
     >>> noisy, mask = pixel_permutation(np.random.rand(4, 8, 8, 3), seed=0)
@@ -257,6 +260,10 @@ def predicted(model, x, labels, *, batch_size=32, seed=None):
     Returns:
         A tuple `(noisy, mask)`, see `symmetric`.
 
+    Raises:
+        ValueError: If `model` has other outputs, or `labels` are neither
+            integers nor one-hot.
+
     Example:
 
     ```python
@@ -268,7 +275,7 @@ def predicted(model, x, labels, *, batch_size=32, seed=None):
         [Deep Bilevel Learning](https://arxiv.org/abs/1809.01465)
         (Jenni and Favaro, 2018), section 5.3 and Table 4.
     """
-    num_examples = len(_class_ids(labels))
+    num_examples = len(read_class_ids("labels", labels))
     inputs = keras.tree.lists_to_tuples(x)
     batches = tf.data.Dataset.from_tensor_slices(inputs).batch(batch_size)
     if not model.built:
@@ -305,25 +312,10 @@ def _training_outputs(model, batches, rng):
     return np.concatenate([forward(batch).numpy() for batch in batches])
 
 
-def _class_ids(labels):
-    """The classes as integers of shape `(n,)`."""
-    labels = np.asarray(labels)
-    classes = class_ids(labels)
-    if classes is None:
-        raise ValueError(
-            "Invalid value for argument `labels`. Expected integers of shape "
-            "(n,) or (n, 1), or one-hot vectors of shape (n, num_classes). "
-            f"Received: dtype {labels.dtype} and shape {labels.shape}. Pass "
-            "the classes of tokens or pixels as `labels.reshape(-1)`, and "
-            "names as `np.unique(labels, return_inverse=True)[1]`."
-        )
-    return classes
-
-
 def _read(labels, num_classes):
     """The places of the labels in a list of classes, and that list."""
     labels = np.asarray(labels)
-    classes = _class_ids(labels)
+    classes = read_class_ids("labels", labels)
     if not is_integer_classes(labels):
         num_classes = _check_width(labels.shape[1], num_classes)
     elif num_classes is None:

@@ -211,10 +211,10 @@ def check_per_example(model, y, y_pred):
     """
     for output in outputs_of(model, y, y_pred):
         check_linear(output.loss)
-        check_numbers(output)
+        check_per_number(output)
 
 
-def check_numbers(output):
+def check_per_number(output):
     """Raises `ValueError` unless an `OutputLoss` has a loss per example."""
     loss = output.loss
     shape, size = _shape_and_size(output)

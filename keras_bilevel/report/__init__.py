@@ -1,4 +1,21 @@
-"""Answers for people, from any score per example: which are bad?"""
+"""Reports on suspect labels: tables, figures and cleaned data.
+
+Every function takes scores first, then the data. Scores are one number for each
+example, in the order of the data: higher is more trustworthy, NaN was never
+seen in training. They may be:
+
+- an array or a pandas Series of shape `(n,)`: of a Series the order counts,
+  not the index;
+- a DataFrame of one column, or with a column `score`;
+- what has such scores as `example_scores`: `kb.callbacks.ExampleHistory`,
+  `LabelCurves` and `SelectionHistory`, `kb.weighting.Soseleto`, or an object
+  of your own. Losses, of which a high one is suspect, need a minus sign.
+
+Tables are pandas DataFrames, and figures are matplotlib's: one panel is drawn
+into `ax` and returned as `matplotlib.axes.Axes`, of which `figure` is the
+figure; several are returned as `matplotlib.figure.Figure`. Both libraries come
+with `pip install "keras-bilevel[report]"`; masks and cleaned data need neither.
+"""
 
 from keras_bilevel.report.classes import class_shares
 from keras_bilevel.report.classes import plot_class_shares

@@ -2,33 +2,38 @@
 
 import numpy as np
 
+from keras_bilevel.extras import axes_or_new
 from keras_bilevel.extras import import_extra
 from keras_bilevel.report.cleaning import keep_mask
-from keras_bilevel.report.labels import names_of
-from keras_bilevel.report.labels import read_classes
-from keras_bilevel.report.scores import read_scores
+from keras_bilevel.report.columns import names_of
+from keras_bilevel.report.columns import read_classes
+from keras_bilevel.report.columns import read_scores
 
 
-def class_shares(scores, y, threshold=None, keep=None, class_names=None):
+def class_shares(scores, y, *, keep=None, threshold=None, class_names=None):
     """Returns which share of each class is kept.
 
     Examples that were never seen (NaN) do not count, and classes without seen
     examples are left out. Exactly one of `threshold` and `keep` must be given.
 
     Args:
-        scores: Float array of shape `(n,)`, higher is more trustworthy; or an
-            object with such an array as `example_scores`.
+        scores: A number for each example, higher is more trustworthy: an
+            array, a Series, a history, a weighting; see `kb.report`.
         y: The given labels, integers or one-hot.
-        threshold: Float, see `keep_mask`.
         keep: Float in [0, 1], see `keep_mask`. It is the share of all
             examples: were scores independent of the class, it would be that
             of each class.
+        threshold: Float, see `keep_mask`.
         class_names: Sequence, the name of class `i` at place `i`. Defaults to
             the integers.
 
     Returns:
         `pandas.DataFrame` with the columns `class` (its name), `kept` (share
         kept) and `count` (seen examples).
+
+    Raises:
+        ValueError: If both or none of `keep` and `threshold` are given, or
+            `y` has no class for each score.
 
     Example:
 
@@ -46,7 +51,7 @@ def class_shares(scores, y, threshold=None, keep=None, class_names=None):
     pandas = import_extra("pandas", "report")
     scores = read_scores(scores)
     classes = read_classes(y, len(scores))
-    kept = keep_mask(scores, keep, threshold)
+    kept = keep_mask(scores, keep=keep, threshold=threshold)
     seen = ~np.isnan(scores)
     found, members = np.unique(classes[seen], return_inverse=True)
     count = np.bincount(members, minlength=len(found))
@@ -59,29 +64,28 @@ def class_shares(scores, y, threshold=None, keep=None, class_names=None):
     )
 
 
-def plot_class_shares(shares):
+def plot_class_shares(shares, ax=None):
     """Plots the share kept of each class.
 
     Args:
         shares: What `class_shares` returned.
+        ax: `matplotlib.axes.Axes` to draw into. Defaults to `None`, those of
+            a new figure.
 
     Returns:
-        `matplotlib.figure.Figure`.
+        `matplotlib.axes.Axes`.
 
     Example:
 
     ```python
     shares = kb.report.class_shares(history, y, keep=0.8)
-    kb.report.plot_class_shares(shares).savefig("classes.png")
+    kb.report.plot_class_shares(shares).figure.savefig("classes.png")
     ```
     """
-    figure = import_extra("matplotlib.figure", "report").Figure(
-        figsize=(max(4, 0.5 * len(shares)), 4), layout="constrained"
-    )
-    axes = figure.subplots()
+    ax = axes_or_new(ax, (max(4, 0.5 * len(shares)), 4), "report")
     places = np.arange(len(shares))
-    axes.bar(places, shares["kept"])
+    ax.bar(places, shares["kept"])
     names = list(shares["class"])
-    axes.set_xticks(places, labels=names, rotation=90, parse_math=False)
-    axes.set(xlabel="class", ylabel="share kept", ylim=(0, 1))
-    return figure
+    ax.set_xticks(places, labels=names, rotation=90, parse_math=False)
+    ax.set(xlabel="class", ylabel="share kept", ylim=(0, 1))
+    return ax

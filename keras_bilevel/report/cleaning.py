@@ -1,4 +1,4 @@
-"""Data without the examples that are not trusted."""
+"""Data without the examples of low scores."""
 
 import numbers
 
@@ -7,19 +7,19 @@ import numpy as np
 
 from keras_bilevel.data.batches import is_dataset
 from keras_bilevel.data.streams import kept_examples
-from keras_bilevel.report.scores import ranked
-from keras_bilevel.report.scores import read_scores
+from keras_bilevel.report.columns import ranked
+from keras_bilevel.report.columns import read_scores
 
 
-def keep_mask(scores, keep=None, threshold=None):
+def keep_mask(scores, *, keep=None, threshold=None):
     """Returns which examples to keep.
 
     Examples that were never seen (NaN) are not kept. Exactly one of `keep`
     and `threshold` must be given.
 
     Args:
-        scores: Float array of shape `(n,)`, higher is more trustworthy; or an
-            object with such an array as `example_scores`.
+        scores: A number for each example, higher is more trustworthy: an
+            array, a Series, a history, a weighting; see `kb.report`.
         keep: Float in [0, 1]: keeps `round(keep * seen)` of the `seen`
             examples, those with the highest scores. Among equal scores the
             later rows are kept, so that the first rows of `suspects` go.
@@ -49,17 +49,17 @@ def keep_mask(scores, keep=None, threshold=None):
     return mask
 
 
-def cleaned(data, scores, keep=None, threshold=None):
+def cleaned(scores, data, *, keep=None, threshold=None):
     """Returns the data without the examples that `keep_mask` does not keep.
 
     Args:
+        scores: A number for each example, higher is more trustworthy: an
+            array, a Series, a history, a weighting; see `kb.report`.
         data: Array, or a structure such as `(x, y)` of arrays with `n` rows
-            each; or a `tf.data.Dataset` of single examples. The elements of a
-            dataset are told by their position, which must be the same in each
-            epoch (clean first, then shuffle), or, where an element is
-            `(x, y, sample_weight, ids)`, by their ids.
-        scores: Float array of shape `(n,)`, higher is more trustworthy; or an
-            object with such an array as `example_scores`.
+            each; or a `tf.data.Dataset` of single examples. An element
+            `(x, y, sample_weight, ids)` of a dataset belongs to the score of
+            its id, any other one to that of its position, which must be the
+            same in each epoch: clean first, then shuffle.
         keep: Float in [0, 1], see `keep_mask`.
         threshold: Float, see `keep_mask`.
 
@@ -73,14 +73,14 @@ def cleaned(data, scores, keep=None, threshold=None):
     Example:
 
     >>> x, y = np.arange(8).reshape(4, 2), np.array([0, 1, 1, 0])
-    >>> x, y = kb.report.cleaned((x, y), [0.9, 0.1, 0.3, 0.4], keep=0.5)
+    >>> x, y = kb.report.cleaned([0.9, 0.1, 0.3, 0.4], (x, y), keep=0.5)
     >>> x
     array([[0, 1],
            [6, 7]])
     >>> y
     array([0, 0])
     """
-    mask = keep_mask(scores, keep, threshold)
+    mask = keep_mask(scores, keep=keep, threshold=threshold)
     if is_dataset(data):
         return kept_examples(data, mask)
     return keras.tree.map_structure(lambda a: _kept_rows(a, mask), data)

@@ -1,37 +1,37 @@
-"""The images that are trusted least and most."""
+"""The images with the lowest and the highest scores."""
 
 import math
 
 import numpy as np
 
 from keras_bilevel.checks import check_integer
-from keras_bilevel.extras import import_extra
-from keras_bilevel.report.labels import names_of
-from keras_bilevel.report.labels import read_classes
-from keras_bilevel.report.scores import ranked_or_error
-from keras_bilevel.report.scores import read_column
-from keras_bilevel.report.scores import read_scores
+from keras_bilevel.extras import new_figure
+from keras_bilevel.report.columns import names_of
+from keras_bilevel.report.columns import ranked_or_error
+from keras_bilevel.report.columns import read_classes
+from keras_bilevel.report.columns import read_ids
+from keras_bilevel.report.columns import read_scores
 
 COLUMNS = 4
 
 
-def contact_sheet(x, scores, y=None, count=24, class_names=None, ids=None):
+def contact_sheet(scores, x, y=None, *, ids=None, class_names=None, count=24):
     """Shows the images with the lowest scores beside those with the highest.
 
     Args:
+        scores: A number for each example, higher is more trustworthy: an
+            array, a Series, a history, a weighting; see `kb.report`.
+            Examples that were never seen (NaN) are not shown.
         x: Images of shape `(n, height, width)`, `(n, height, width, 1)` or
             `(n, height, width, 3)`. `uint8` is 0 to 255; of other types, the
             smallest value shown is black and the largest white.
-        scores: Float array of shape `(n,)`, higher is more trustworthy; or an
-            object with such an array as `example_scores`. Examples that were
-            never seen (NaN) are not shown.
         y: The given labels, integers or one-hot. Defaults to `None`.
-        count: Integer, how many of the lowest and how many of the highest.
-            No image is in both. Defaults to `24`.
-        class_names: Sequence, the name of class `i` at place `i`. Defaults to
-            the integers.
         ids: Array of shape `(n,)`, what to call the examples. Defaults to
             the row numbers.
+        class_names: Sequence, the name of class `i` at place `i`. Defaults to
+            the integers.
+        count: Integer, how many of the lowest and how many of the highest.
+            No image is in both. Defaults to `24`.
 
     Returns:
         `matplotlib.figure.Figure`: the lowest on the left, the highest on the
@@ -43,7 +43,7 @@ def contact_sheet(x, scores, y=None, count=24, class_names=None, ids=None):
     Example:
 
     ```python
-    sheet = kb.report.contact_sheet(x, history, y)
+    sheet = kb.report.contact_sheet(history, x, y)
     sheet.savefig("sheet.png")
     ```
 
@@ -52,7 +52,6 @@ def contact_sheet(x, scores, y=None, count=24, class_names=None, ids=None):
     - [Litany & Freedman, 2018](https://arxiv.org/abs/1805.09622),
       Figs. 4, 5
     """
-    figures = import_extra("matplotlib.figure", "report")
     scores = read_scores(scores)
     rows = ranked_or_error(scores)
     x = _read_images(x, len(scores))
@@ -64,9 +63,7 @@ def contact_sheet(x, scores, y=None, count=24, class_names=None, ids=None):
     titles = _titles(shown, scores, y, class_names, ids)
 
     height = math.ceil(len(low) / COLUMNS)
-    figure = figures.Figure(
-        figsize=(2.4 * COLUMNS, 1.5 * height + 0.5), layout="constrained"
-    )
+    figure = new_figure((2.4 * COLUMNS, 1.5 * height + 0.5), "report")
     left, right = figure.subfigures(1, 2)
     left.suptitle("lowest scores")
     right.suptitle("highest scores")
@@ -87,8 +84,7 @@ def _fill(figure, height, images, titles):
 def _titles(rows, scores, y, class_names, ids):
     """Two lines for each row: id and label, score."""
     num_rows = len(scores)
-    names = np.arange(num_rows) if ids is None else ids
-    names = [str(i) for i in read_column("ids", names, num_rows)[rows]]
+    names = [str(i) for i in read_ids(ids, num_rows)[rows]]
     if y is not None:
         labels = names_of(read_classes(y, num_rows)[rows], class_names)
         names = [f"{i}: {label}" for i, label in zip(names, labels)]

@@ -1,4 +1,4 @@
-"""Everything on one page, to send to whoever knows the labels."""
+"""All reports on one page, to send to whoever knows the labels."""
 
 import base64
 import html
@@ -9,12 +9,12 @@ import string
 import numpy as np
 
 from keras_bilevel.checks import check_integer
+from keras_bilevel.extras import new_figure
 from keras_bilevel.report.classes import class_shares
 from keras_bilevel.report.classes import plot_class_shares
+from keras_bilevel.report.columns import read_scores
 from keras_bilevel.report.images import contact_sheet
-from keras_bilevel.report.labels import names_of
 from keras_bilevel.report.ranking import suspects
-from keras_bilevel.report.scores import read_scores
 from keras_bilevel.report.thresholds import plot_threshold_sweep
 from keras_bilevel.report.thresholds import threshold_sweep
 
@@ -40,11 +40,13 @@ $body
 
 
 def write_html(
-    path,
     scores,
+    path,
     x=None,
     y=None,
     wrong=None,
+    *,
+    ids=None,
     class_names=None,
     title="Suspect labels",
     count=100,
@@ -54,13 +56,15 @@ def write_html(
     It has the sections that the arguments allow.
 
     Args:
+        scores: A number for each example, higher is more trustworthy: an
+            array, a Series, a history, a weighting; see `kb.report`.
         path: String or path, the file to write.
-        scores: Float array of shape `(n,)`, higher is more trustworthy; or an
-            object with such an array as `example_scores`.
         x: Images, as `contact_sheet` takes them. Defaults to `None`.
         y: The given labels, integers or one-hot. Defaults to `None`.
         wrong: Boolean array of shape `(n,)`, which labels are wrong, where
             that is known. Defaults to `None`.
+        ids: Array of shape `(n,)`, what to call the examples. Defaults to
+            the row numbers.
         class_names: Sequence, the name of class `i` at place `i`. Defaults to
             the integers.
         title: String. Defaults to `"Suspect labels"`.
@@ -69,10 +73,13 @@ def write_html(
     Returns:
         The path.
 
+    Raises:
+        ValueError: If an array does not have one entry for each score.
+
     Example:
 
     ```python
-    kb.report.write_html("suspects.html", history, x, y)
+    kb.report.write_html(history, "suspects.html", x, y)
     ```
     """
     check_integer("count", count, 1)
@@ -82,18 +89,23 @@ def write_html(
         f"<p>{len(scores)} examples, {seen} of them seen in training.</p>"
     ]
     if x is not None:
-        sheet = contact_sheet(x, scores, y, class_names=class_names)
+        sheet = contact_sheet(scores, x, y, ids=ids, class_names=class_names)
         sections.append(_picture("Lowest and highest scores", sheet))
     if wrong is not None:
         figure = plot_threshold_sweep(threshold_sweep(scores, wrong))
         sections.append(_picture("Thresholds", figure))
     if y is not None:
         shares = class_shares(scores, y, keep=0.5, class_names=class_names)
-        figure = plot_class_shares(shares)
+        figure = new_figure((max(4, 0.5 * len(shares)), 4), "report")
+        plot_class_shares(shares, figure.subplots())
         sections.append(
             _picture("Share of each class in the better half", figure)
         )
-    table = _table(scores, y, wrong, class_names, count)
+    columns = {} if wrong is None else {"wrong": wrong}
+    table = suspects(scores, y, ids=ids, class_names=class_names, **columns)
+    table = table.head(count).to_html(
+        index=False, border=0, escape=True, float_format="{:.4g}".format
+    )
     sections.append(_section("Most suspect first", table))
     page = PAGE.substitute(title=html.escape(title), body="\n".join(sections))
     pathlib.Path(path).write_text(page, encoding="utf-8")
@@ -110,13 +122,3 @@ def _picture(heading, figure):
     data = base64.b64encode(png.getvalue()).decode("ascii")
     image = f'<img alt="{heading}" src="data:image/png;base64,{data}">'
     return _section(heading, image)
-
-
-def _table(scores, y, wrong, class_names, count):
-    columns = {} if wrong is None else {"wrong": wrong}
-    table = suspects(scores, y, **columns).head(count)
-    if y is not None:
-        table = table.assign(label=names_of(table["label"], class_names))
-    return table.to_html(
-        index=False, border=0, escape=True, float_format="{:.4g}".format
-    )

@@ -3,24 +3,28 @@
 import numpy as np
 
 from keras_bilevel.extras import import_extra
-from keras_bilevel.report.labels import read_classes
-from keras_bilevel.report.scores import ranked
-from keras_bilevel.report.scores import read_column
-from keras_bilevel.report.scores import read_scores
+from keras_bilevel.report.columns import names_of
+from keras_bilevel.report.columns import ranked
+from keras_bilevel.report.columns import read_classes
+from keras_bilevel.report.columns import read_column
+from keras_bilevel.report.columns import read_ids
+from keras_bilevel.report.columns import read_scores
 
 
-def suspects(scores, y=None, ids=None, **columns):
+def suspects(scores, y=None, *, ids=None, class_names=None, **columns):
     """Ranks the examples, most suspect first.
 
     Examples that were never seen (NaN) are left out. Equal scores stay in the
     order of their rows.
 
     Args:
-        scores: Float array of shape `(n,)`, higher is more trustworthy; or an
-            object with such an array as `example_scores`.
+        scores: A number for each example, higher is more trustworthy: an
+            array, a Series, a history, a weighting; see `kb.report`.
         y: The given labels, integers or one-hot. Defaults to `None`.
         ids: Array of shape `(n,)`, what to call the examples. Defaults to
             the row numbers.
+        class_names: Sequence, the name of class `i` at place `i`. Defaults to
+            the integers.
         **columns: Further arrays of shape `(n,)`, by the names of their
             columns.
 
@@ -46,14 +50,15 @@ def suspects(scores, y=None, ids=None, **columns):
     pandas = import_extra("pandas", "report")
     scores = read_scores(scores)
     rows = ranked(scores)
-    names = np.arange(len(scores)) if ids is None else ids
     table = {
         "rank": np.arange(1, len(rows) + 1),
-        "id": read_column("ids", names, len(scores))[rows],
+        "id": read_ids(ids, len(scores))[rows],
         "score": scores[rows],
     }
     if y is not None:
-        table["label"] = read_classes(y, len(scores))[rows]
+        labels = read_classes(y, len(scores))[rows]
+        named = class_names is not None
+        table["label"] = names_of(labels, class_names) if named else labels
     lower = np.searchsorted(scores[rows], scores[rows])
     table["percentile"] = lower / max(len(rows), 1)
     for name, values in columns.items():

@@ -2,8 +2,10 @@
 
 import numpy as np
 
+from keras_bilevel.extras import axes_or_new
 from keras_bilevel.extras import import_extra
-from keras_bilevel.report.scores import read_wrong
+from keras_bilevel.report.columns import read_ids
+from keras_bilevel.report.columns import read_wrong
 
 
 def label_precision(kept, wrong):
@@ -17,6 +19,9 @@ def label_precision(kept, wrong):
 
     Returns:
         Float array of shape `(epochs,)`; NaN where nothing was kept.
+
+    Raises:
+        ValueError: If `kept` is of another kind, or `wrong` of another length.
 
     Example:
 
@@ -44,8 +49,11 @@ def kept_examples(kept, ids=None):
             the row numbers.
 
     Returns:
-        `pandas.DataFrame` with a row for each example that was kept in an
-        epoch: `epoch`, `id` and `networks`, by how many networks.
+        `pandas.DataFrame` with a row for each example and epoch in which it
+        was kept: `epoch` (from 0), `id` and `networks`, by how many networks.
+
+    Raises:
+        ValueError: If `kept` is of another kind, or `ids` of another length.
 
     Example:
 
@@ -55,39 +63,39 @@ def kept_examples(kept, ids=None):
     pandas = import_extra("pandas", "report")
     kept = _read_kept(kept)
     epochs, rows = np.nonzero(kept > 0)
-    names = rows if ids is None else np.asarray(ids)[rows]
+    names = read_ids(ids, kept.shape[1])[rows]
     return pandas.DataFrame(
         {"epoch": epochs, "id": names, "networks": kept[epochs, rows]}
     )
 
 
-def plot_label_precision(histories, wrong):
+def plot_label_precision(histories, wrong, ax=None):
     """Plots label precision against epochs, a line for each history.
 
     Args:
         histories: Dict of names and what `label_precision` takes.
         wrong: Boolean array of shape `(n,)`, which labels are wrong.
+        ax: `matplotlib.axes.Axes` to draw into. Defaults to `None`, those of
+            a new figure.
 
     Returns:
-        `matplotlib.figure.Figure`.
+        `matplotlib.axes.Axes`.
 
     Example:
 
     >>> wrong = np.array([False, True])
-    >>> figure = kb.report.plot_label_precision({"mine": [[2, 1]]}, wrong)
+    >>> ax = kb.report.plot_label_precision({"mine": [[2, 1]]}, wrong)
     """
-    figure_module = import_extra("matplotlib.figure", "report")
-    figure = figure_module.Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
+    ax = axes_or_new(ax, extra="report")
     for name, kept in histories.items():
         precision = label_precision(kept, wrong)
-        axes.plot(np.arange(1, len(precision) + 1), precision, label=name)
-    axes.axhline(
+        ax.plot(np.arange(1, len(precision) + 1), precision, label=name)
+    ax.axhline(
         1 - np.mean(wrong), color="black", linewidth=0.8, label="all labels"
     )
-    axes.set(xlabel="epoch", ylabel="share of right labels among the kept")
-    axes.legend()
-    return figure
+    ax.set(xlabel="epoch", ylabel="share of right labels among the kept")
+    ax.legend()
+    return ax
 
 
 def _read_kept(kept):

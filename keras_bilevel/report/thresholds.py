@@ -1,23 +1,24 @@
-"""What each threshold on the scores would remove, where that is known."""
+"""How well thresholds on scores find wrong labels, where those are known."""
 
 import numpy as np
 
 from keras_bilevel.extras import import_extra
-from keras_bilevel.report.scores import ranked_or_error
-from keras_bilevel.report.scores import read_scores
-from keras_bilevel.report.scores import read_wrong
+from keras_bilevel.extras import new_figure
+from keras_bilevel.report.columns import ranked_or_error
+from keras_bilevel.report.columns import read_scores
+from keras_bilevel.report.columns import read_wrong
 
 
 def threshold_sweep(scores, wrong, thresholds=None):
     """Returns how well each threshold tells wrong labels from right ones.
 
-    Scores below a threshold are removed. Examples that were never seen (NaN)
-    do not count. What has no value, such as the precision where nothing is
-    removed, is NaN.
+    Scores below a threshold are removed. Examples that were never seen (NaN) do
+    not count. A share of nothing is NaN, such as the precision where nothing is
+    removed.
 
     Args:
-        scores: Float array of shape `(n,)`, higher is more trustworthy; or an
-            object with such an array as `example_scores`.
+        scores: A number for each example, higher is more trustworthy: an
+            array, a Series, a history, a weighting; see `kb.report`.
         wrong: Boolean array of shape `(n,)`, which labels are wrong.
         thresholds: Array of shape `(m,)`. Defaults to those which keep 100 %,
             99 %, ... 0 % of the examples; with equal scores among them there
@@ -27,8 +28,8 @@ def threshold_sweep(scores, wrong, thresholds=None):
         `pandas.DataFrame` with a row for each threshold and the columns
         `threshold`, `kept` (share kept), `precision` (share of the removed
         that are wrong), `recall` (share of the wrong that are removed),
-        `noise` (share of the kept that are wrong) and `accuracy` (share that
-        is told correctly: wrong and removed, or right and kept).
+        `noise` (share of the kept that are wrong) and `accuracy` (share that is
+        classified correctly: wrong and removed, or right and kept).
 
     Raises:
         ValueError: If no example was seen, or lengths differ.
@@ -90,9 +91,7 @@ def plot_threshold_sweep(sweep, noise_level=None):
     kb.report.plot_threshold_sweep(sweep).savefig("sweep.png")
     ```
     """
-    figure = import_extra("matplotlib.figure", "report").Figure(
-        figsize=(10, 4), layout="constrained"
-    )
+    figure = new_figure((10, 4), "report")
     left, right = figure.subplots(1, 2)
     if noise_level is None:
         noise_level = sweep["noise"].iloc[sweep["kept"].argmax()]

@@ -1,15 +1,12 @@
 """S2E's schedule (Yao et al., 2020)."""
 
-import math
-
 import keras
 import numpy as np
 from keras import ops
 
-from keras_bilevel.schedules.checks import read_integer
-from keras_bilevel.schedules.checks import read_numbers
-from keras_bilevel.schedules.hyperparameters import PREFIX
-from keras_bilevel.schedules.hyperparameters import ask
+from keras_bilevel.checks import check_integer
+from keras_bilevel.checks import check_numbers
+from keras_bilevel.schedules.schedule import PREFIX
 from keras_bilevel.schedules.schedule import Schedule
 
 NUM_BASES = 4
@@ -75,15 +72,14 @@ class S2ESchedule(Schedule):
     def __init__(self, alpha, beta, epochs, shared=False, scales=SCALES):
         self.alpha = _read_alpha(alpha)
         self.beta = _read_beta(beta, shared)
-        self.epochs = read_integer("epochs", epochs, 1)
+        self.epochs = check_integer("epochs", epochs, 1)
         self.shared = shared
         self.scales = _read_scales(scales)
 
     def share(self, t):
         shape = (NUM_BASES, NUM_PARAMETERS)
         rows = np.broadcast_to(self.beta * self.scales, shape).tolist()
-        bases = [f(t, self.epochs, *a) for f, a in zip(BASES, rows)]
-        return sum(a * f for a, f in zip(self.alpha.tolist(), bases))  # Eq. 4
+        return mixture(t, self.epochs, self.alpha.tolist(), rows)
 
     @classmethod
     def hyperparameter_names(cls, prefix=PREFIX, shared=False):
@@ -111,9 +107,9 @@ class S2ESchedule(Schedule):
     ):
         """Returns the schedule of a trial.
 
-        Registers `hyperparameter_names`. Tuners that do not know that alpha
-        has sum 1 are helped: alpha is divided by its sum, and four zeros are
-        four equal shares.
+        Registers `hyperparameter_names`. Most tuners do not know that alpha has
+        sum 1, so it is divided by its sum; four zeros are taken as four equal
+        shares.
 
         Args:
             hp: `keras_tuner.HyperParameters`.
@@ -125,15 +121,27 @@ class S2ESchedule(Schedule):
         """
         names = cls.hyperparameter_names(prefix, shared)
         equal = 1 / NUM_BASES
-        alpha = ask(hp, names[:NUM_BASES], 0.0, 1.0, default=equal)
-        beta = ask(hp, names[NUM_BASES:], 0.0, 1.0, default=0.5)
+        defaults = [equal] * NUM_BASES + [0.5] * (len(names) - NUM_BASES)
+        x = [
+            hp.Float(name, 0.0, 1.0, default=default)
+            for name, default in zip(names, defaults)
+        ]
+        alpha, beta = x[:NUM_BASES], x[NUM_BASES:]
         total = sum(alpha)
         alpha = [a / total if total > 0 else equal for a in alpha]
         beta = np.reshape(beta, (-1,) if shared else (NUM_BASES, -1))
         return cls(alpha, beta, epochs, shared, scales)
 
     def to_hyperparameters(self, prefix=PREFIX):
-        """Returns the dict of names and values that stand for this one."""
+        """Returns this schedule as a search would hold it.
+
+        Args:
+            prefix: String, what the names begin with. Defaults to
+                `"schedule_"`.
+
+        Returns:
+            Dict from the names of hyperparameters to their values.
+        """
         names = self.hyperparameter_names(prefix, self.shared)
         values = np.concatenate([self.alpha, self.beta.ravel()])
         return dict(zip(names, values.tolist()))
@@ -148,44 +156,51 @@ class S2ESchedule(Schedule):
         }
 
 
-def _power(t, exponent):
-    # 0^0 is 1, which would break R(0) = 1.
-    return ops.where(t > 0, ops.power(t, exponent), ops.zeros_like(t))
+def mixture(t, epochs, alpha, parameters, ops=ops):
+    """Returns R(t) before it is clipped, for schedules and for the search.
 
+    Args:
+        t: Epochs from 0 on, a tensor, or with `ops=numpy` an array.
+        epochs: Integer, T.
+        alpha: The weights of the four bases: numbers, or with `ops=numpy`
+            arrays that are broadcast with `t`.
+        parameters: Four rows of `(a_1, .. a_4)`, as `alpha`. Row i belongs to
+            basis i.
+        ops: `keras.ops` or `numpy`. Defaults to `keras.ops`.
 
-def _exponential_fall(t, a_1, a_2):
-    return ops.exp(-a_2 * _power(t, a_1))
+    Returns:
+        Tensor or array of the shape of `t` and the numbers.
+    """
 
+    def power(base, exponent):
+        # 0^0 is 1, which would break R(0) = 1.
+        return ops.where(
+            base > 0, ops.power(base, exponent), ops.zeros_like(base)
+        )
 
-def _hyperbolic_fall(t, a_1, a_2):
-    return ops.power(1.0 + a_2 * t, -a_1)
+    def exponential_fall(a_1, a_2):
+        return ops.exp(-a_2 * power(t, a_1))
 
+    def hyperbolic_fall(a_1, a_2):
+        return ops.power(1.0 + a_2 * t, -a_1)
 
-def _power_rise(t, epochs, a_3, a_4):
-    return a_3 * _power(t / epochs, a_4)
+    def power_rise(a_3, a_4):
+        return a_3 * power(t / epochs, a_4)
 
+    def log_rise(a_3, a_4):
+        return a_3 * ops.log1p(power(t, a_4)) / ops.log1p(float(epochs) ** a_4)
 
-def _log_rise(t, epochs, a_3, a_4):
-    return a_3 * ops.log1p(_power(t, a_4)) / math.log1p(epochs**a_4)
-
-
-def _f_1(t, epochs, a_1, a_2, a_3, a_4):
-    return _exponential_fall(t, a_1, a_2) + _power_rise(t, epochs, a_3, a_4)
-
-
-def _f_2(t, epochs, a_1, a_2, a_3, a_4):
-    return _exponential_fall(t, a_1, a_2) + _log_rise(t, epochs, a_3, a_4)
-
-
-def _f_3(t, epochs, a_1, a_2, a_3, a_4):
-    return _hyperbolic_fall(t, a_1, a_2) + _power_rise(t, epochs, a_3, a_4)
-
-
-def _f_4(t, epochs, a_1, a_2, a_3, a_4):
-    return _hyperbolic_fall(t, a_1, a_2) + _log_rise(t, epochs, a_3, a_4)
-
-
-BASES = (_f_1, _f_2, _f_3, _f_4)  # Table 1
+    pairs = (
+        (exponential_fall, power_rise),
+        (exponential_fall, log_rise),
+        (hyperbolic_fall, power_rise),
+        (hyperbolic_fall, log_rise),
+    )
+    bases = [
+        fall(a_1, a_2) + rise(a_3, a_4)  # Table 1
+        for (fall, rise), (a_1, a_2, a_3, a_4) in zip(pairs, parameters)
+    ]
+    return sum(a * f for a, f in zip(alpha, bases))  # Eq. 4
 
 
 def _read_alpha(alpha):
@@ -201,7 +216,7 @@ def _read_alpha(alpha):
 
 
 def _read_beta(beta, shared):
-    beta = read_numbers("beta", beta, 0, 1)
+    beta = check_numbers("beta", beta, 0, 1)
     shape = (NUM_PARAMETERS,) if shared else (NUM_BASES, NUM_PARAMETERS)
     if beta.shape != shape:
         raise ValueError(
@@ -214,7 +229,7 @@ def _read_beta(beta, shared):
 
 
 def _read_scales(scales):
-    scales = read_numbers("scales", scales)
+    scales = check_numbers("scales", scales)
     if scales.shape != (NUM_PARAMETERS,) or np.any(scales <= 0):
         raise ValueError(
             "Invalid value for argument `scales`. Expected 4 numbers > 0, the "

@@ -1,8 +1,14 @@
 """What every schedule is: a share R(t) of the batch at epoch t."""
 
+import numpy as np
 from keras import ops
 
-from keras_bilevel.schedules.plot_schedules import plot_schedules
+from keras_bilevel.checks import check_integer
+from keras_bilevel.extras import axes_or_new
+
+# What the names of hyperparameters begin with: names are global in a search,
+# and "tau" or "c" may be the user's own.
+PREFIX = "schedule_"
 
 
 class Schedule:
@@ -86,13 +92,18 @@ class Schedule:
                 f"Received: R(0)={start:g}. Let `share(0)` be 1."
             )
 
-    def plot(self, epochs=None, label=None):
-        """Returns a `matplotlib` figure of R(t) against epochs.
+    def plot(self, epochs=None, label=None, ax=None):
+        """Plots R(t) against epochs.
 
         Args:
             epochs: Integer, how many epochs to show. Defaults to those the
                 schedule is made for.
             label: String, its name in the legend. Defaults to the class name.
+            ax: `matplotlib.axes.Axes` to draw into. Defaults to `None`, those
+                of a new figure.
+
+        Returns:
+            `matplotlib.axes.Axes`.
 
         Raises:
             ValueError: If neither `epochs` nor the schedule says how many.
@@ -105,7 +116,7 @@ class Schedule:
                 "Received: epochs=None"
             )
         name = type(self).__name__ if label is None else label
-        return plot_schedules([self], epochs, best=0, names=[name])
+        return plot_schedules([self], epochs, best=0, names=[name], ax=ax)
 
     def get_config(self):
         return {}
@@ -113,3 +124,70 @@ class Schedule:
     @classmethod
     def from_config(cls, config):
         return cls(**config)
+
+
+def plot_schedules(schedules, epochs, best=None, names=None, ax=None):
+    """Plots schedules against epochs, the best one bold.
+
+    Args:
+        schedules: Sequence of schedules.
+        epochs: Integer, how many epochs to show.
+        best: Integer, which of the schedules is drawn bold and in front.
+            Defaults to `None`.
+        names: Sequence of strings, a name for each schedule. Defaults to
+            `None`: only the best one is named.
+        ax: `matplotlib.axes.Axes` to draw into. Defaults to `None`, those of
+            a new figure.
+
+    Returns:
+        `matplotlib.axes.Axes`.
+
+    Raises:
+        ValueError: If there is no schedule, `best` is none of them, or
+            `names` has another length.
+
+    Example:
+
+    ```python
+    hand_made = [kb.schedules.CoTeachingSchedule(tau) for tau in (0.2, 0.5)]
+    kb.schedules.plot_schedules(hand_made, epochs=50, best=1)
+    ```
+
+    Reference:
+
+    - [Yao et al., 2020](https://arxiv.org/abs/1911.02377), Fig. 2
+    """
+    schedules = list(schedules)
+    _check(schedules, best, names)
+    t = np.arange(check_integer("epochs", epochs, 1))
+    labels = [None] * len(schedules) if names is None else list(names)
+    if names is None and best is not None:
+        labels[best] = "best"
+    ax = axes_or_new(ax)
+    for i, (schedule, label) in enumerate(zip(schedules, labels)):
+        style = {"linewidth": 3.0, "zorder": 3} if i == best else {}
+        style = {"linewidth": 0.8, "label": label} | style
+        ax.plot(t, ops.convert_to_numpy(schedule(t)), **style)
+    ax.set(xlabel="epoch t", ylabel="share kept, R(t)", ylim=(-0.02, 1.02))
+    if any(label is not None for label in labels):
+        ax.legend()
+    return ax
+
+
+def _check(schedules, best, names):
+    if not schedules:
+        raise ValueError(
+            "Invalid value for argument `schedules`. Expected at least one "
+            "schedule. Received: none"
+        )
+    if best is not None and best not in range(len(schedules)):
+        raise ValueError(
+            "Invalid value for argument `best`. Expected an integer from 0 to "
+            f"{len(schedules) - 1}, the place of a schedule. "
+            f"Received: best={best}"
+        )
+    if names is not None and len(names) != len(schedules):
+        raise ValueError(
+            "Invalid value for argument `names`. Expected a name for each of "
+            f"the {len(schedules)} schedules. Received: names={names}"
+        )

@@ -13,20 +13,21 @@ TauEstimate = collections.namedtuple("TauEstimate", "tau low high")
 def suggest_tau(pred_probs, labels, level=0.95, seed=0):
     """Estimates the share of wrong labels, for a schedule's `tau`.
 
-    Confident learning: an example is counted where a class reaches the mean
-    probability which examples with that label give it; the most probable of
-    these classes is believed. The estimate is the share of the counted whose
-    given label is another one, by given label, weighed by how many examples
-    have it. The interval is from 1,000 bootstrap samples of the examples, with
-    the same thresholds.
+    This is confident learning. The threshold of a class is the mean probability
+    of the class over the examples labelled with it. An example counts where at
+    least one class reaches its threshold; the most probable of these is taken
+    as its true label. The estimate is the share of counted examples whose given
+    label is another one: first for each given label, then averaged over all
+    examples. The interval comes from 1,000 bootstrap samples of the examples,
+    with the same thresholds.
 
-    The interval says how surely *this network's* disagreement is known, no
-    more. The estimate itself is too high where the network is weak, as its
-    errors look like wrong labels; a network that has memorized the labels it
-    was trained on is weak in this sense as well. It is too low where the
-    predictions are not held out, or the inputs predict which labels are wrong.
-    Judge by a network trained for a few epochs, on other examples with the
-    same noise.
+    The interval covers the sampling error of *this network's* disagreement with
+    the labels, and nothing else. The estimate is too high for a weak network,
+    as its errors look like wrong labels; a network that has memorized the
+    labels it was trained on is weak in this sense as well. It is too low where
+    the predictions are not held out, or where the inputs predict which labels
+    are wrong. Use a network that was trained for a few epochs, on other
+    examples with the same noise.
 
     Args:
         pred_probs: Float array of shape `(n, num_classes)`, the predicted
@@ -36,7 +37,7 @@ def suggest_tau(pred_probs, labels, level=0.95, seed=0):
         labels: The given, noisy labels: integers of shape `(n,)` or
             `(n, 1)`, or one-hot. Of two classes with one probability they
             may be booleans or floats as well.
-        level: Float, how often such intervals hold. Defaults to `0.95`.
+        level: Float, the confidence level of the interval. Defaults to `0.95`.
         seed: Integer, of the bootstrap. Defaults to `0`.
 
     Returns:
@@ -75,8 +76,8 @@ def suggest_tau(pred_probs, labels, level=0.95, seed=0):
     )
     noise = _noise(draws.reshape(-1, *cells.shape))
     low, high = np.quantile(noise, [(1 - level) / 2, (1 + level) / 2])
-    # Resampling no disagreement gives none: this is how many there could be
-    # although none was seen ("rule of three").
+    # Resampling no disagreement gives none. So much of it could have gone
+    # unseen ("rule of three").
     unseen = 1 - (1 - level) ** (1 / cells[:, :2].sum())
     return TauEstimate(
         float(_noise(cells)), float(low), float(max(high, unseen))
@@ -93,8 +94,8 @@ def _count(pred_probs, labels):
     num_classes = pred_probs.shape[1]
     sizes = np.bincount(labels, minlength=num_classes)
     sums = np.bincount(labels, pred_probs[rows, labels], num_classes)
-    # No threshold for a class that nobody has; the rounding of a mean must
-    # not lift it above equal numbers.
+    # A class that no example is labelled with is never reached. The tolerance:
+    # the mean of equal numbers may round to above them.
     thresholds = np.full(num_classes, np.inf)
     np.divide(sums, sizes, out=thresholds, where=sizes > 0)
     confident = pred_probs >= thresholds - 1e-6

@@ -6,7 +6,7 @@ from keras import ops
 from keras_bilevel import data
 from keras_bilevel import engine
 from keras_bilevel import keras_private
-from keras_bilevel.callbacks import labels
+from keras_bilevel.callbacks import agreement
 from keras_bilevel.data.batches import examples
 from keras_bilevel.data.labels import check_classes
 from keras_bilevel.schemes.scheme import Scheme
@@ -100,7 +100,7 @@ class Selected(Scheme):
 
     def _disagree(self, y_preds, counts):
         loss = keras.tree.flatten(self.model.loss)[0]
-        is_logit = labels.predicts_logits(loss)
+        is_logit = agreement.predicts_logits(loss)
         return disagreement(y_preds, is_logit, counts)
 
     def shown(self, step):

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_bilevel.schedules.checks import read_integer
+from keras_bilevel.checks import check_integer
 from keras_bilevel.selection.co_teaching import CoTeaching
 
 
@@ -36,7 +36,7 @@ class CoTeachingPlus(CoTeaching):
     """
 
     def __init__(self, warm_up=0):
-        self.warm_up = read_integer("warm_up", warm_up, 0)
+        self.warm_up = check_integer("warm_up", warm_up, 0)
 
     def call(self, losses, share, disagree, epoch):
         eligible = disagree | (epoch < self.warm_up)

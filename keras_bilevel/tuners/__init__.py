@@ -1,9 +1,14 @@
 """S2E's search for a schedule, a tuner of KerasTuner."""
 
+import sys
+
 # isort: off
 from keras_bilevel.tuners import _extra
 # isort: on
 
+from keras_bilevel._exports import show_exports
 from keras_bilevel.tuners.reused_model import ReusedModel
 from keras_bilevel.tuners.s2e_oracle import S2EOracle
 from keras_bilevel.tuners.s2e_tuner import S2ETuner
+
+show_exports(sys.modules[__name__])

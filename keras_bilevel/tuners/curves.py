@@ -1,9 +1,10 @@
-"""Many schedules at once: Eq. 4 over a batch of x, in NumPy."""
+"""Many schedules at once, in NumPy."""
 
 import numpy as np
 
 from keras_bilevel.schedules import S2ESchedule
 from keras_bilevel.schedules.s2e_schedule import SCALES
+from keras_bilevel.schedules.s2e_schedule import mixture
 
 _BASES = S2ESchedule.num_bases
 _PARAMETERS = S2ESchedule.num_parameters
@@ -27,26 +28,7 @@ def curves(x, epochs):
     sets = beta.shape[1] // _PARAMETERS
     beta = beta.reshape(len(beta), sets, _PARAMETERS) * SCALES
     beta = np.broadcast_to(beta, (len(beta), _BASES, _PARAMETERS))
+    # First the basis, then the parameter; the batch is broadcast with t.
+    alpha, parameters = alpha.T[..., None], beta.transpose(1, 2, 0)[..., None]
     t = np.arange(epochs, dtype="float64")
-    bases = [_basis(i, t, epochs, beta[:, i]) for i in range(_BASES)]
-    total = sum(alpha[:, i, None] * basis for i, basis in enumerate(bases))
-    return np.clip(total, 0, 1)
-
-
-def _basis(i, t, epochs, numbers):
-    """The i-th line of Table 1."""
-    a_1, a_2, a_3, a_4 = numbers.T[..., None]
-    if i < 2:
-        fall = np.exp(-a_2 * _power(t, a_1))
-    else:
-        fall = (1 + a_2 * t) ** -a_1
-    if i % 2 == 0:
-        rise = _power(t / epochs, a_4)
-    else:
-        rise = np.log1p(_power(t, a_4)) / np.log1p(epochs**a_4)
-    return fall + a_3 * rise
-
-
-def _power(t, exponent):
-    # As in `S2ESchedule`: R(0) = 1 needs 0^0 = 0.
-    return np.where(t > 0, t**exponent, 0.0)
+    return np.clip(mixture(t, epochs, alpha, parameters, np), 0, 1)

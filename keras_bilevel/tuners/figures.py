@@ -4,9 +4,11 @@ import numpy as np
 from scipy.stats import beta as beta_distribution
 
 from keras_bilevel import schedules
+from keras_bilevel.checks import check_integer
+from keras_bilevel.extras import axes_or_new
 from keras_bilevel.extras import import_extra
+from keras_bilevel.extras import new_figure
 from keras_bilevel.schedules import S2ESchedule
-from keras_bilevel.schedules.checks import read_integer
 
 _MOST_LINES = 8  # Rounds in a panel; more would hide one another.
 _DOTS = {"color": "#56B4E9", "s": 18, "label": "a trial", "zorder": 2}
@@ -14,16 +16,18 @@ _FAILED = {"color": "#D55E00", "marker": "x", "s": 24, "label": "failed"}
 _BEST = {"color": "#0072B2", "linewidth": 2, "label": "best so far"}
 
 
-def plot_sampled(results, epochs, shared=False):
+def plot_sampled(results, epochs, shared=False, ax=None):
     """Plots the schedules of all trials, the best one bold.
 
     Args:
         results: List of `Result`; see `S2EOracle.results`.
         epochs: Integer, how many epochs to show.
         shared: Boolean, as in `S2ESchedule`. Defaults to `False`.
+        ax: `matplotlib.axes.Axes` to draw into. Defaults to `None`, those of
+            a new figure.
 
     Returns:
-        `matplotlib.figure.Figure`.
+        `matplotlib.axes.Axes`.
 
     Raises:
         ValueError: If no trial has ended with a value.
@@ -32,23 +36,23 @@ def plot_sampled(results, epochs, shared=False):
 
     - [Yao et al., 2020](https://arxiv.org/abs/1911.02377), Fig. 2
     """
-    import_extra("matplotlib", "plots")  # `plot_schedules` needs it.
-    epochs = read_integer("epochs", epochs, 1)
+    epochs = check_integer("epochs", epochs, 1)
     values = _values(results)
-    figure = schedules.plot_schedules(
+    ax = schedules.plot_schedules(
         [_schedule(result.x, epochs, shared) for result in results],
         epochs,
         best=int(np.nanargmin(values)),
+        ax=ax,
     )
     # The later, the darker: where did the search go?
-    lines = figure.axes[0].get_lines()
+    lines = ax.get_lines()[-len(results) :]
     for line, age in zip(lines, np.linspace(0.2, 0.9, len(lines))):
         is_best = line.get_linewidth() > 1
         line.set(color="#D55E00" if is_best else "#0072B2")
         line.set_alpha(1.0 if is_best else age)
-    figure.axes[0].set_title("Schedules, the later the darker")
-    figure.axes[0].legend()
-    return figure
+    ax.set_title("Schedules, the later the darker")
+    ax.legend()
+    return ax
 
 
 def plot_density(thetas, shared=False):
@@ -62,7 +66,7 @@ def plot_density(thetas, shared=False):
     Returns:
         `matplotlib.figure.Figure`.
     """
-    figures = import_extra("matplotlib.figure", "plots")
+    import_extra("matplotlib", "plots")
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
@@ -72,7 +76,7 @@ def plot_density(thetas, shared=False):
     )
     names = S2ESchedule.hyperparameter_names("", shared)
     rows = len(names) // S2ESchedule.num_parameters
-    figure = figures.Figure(figsize=(10, 1.7 * rows + 1), layout="constrained")
+    figure = new_figure((10, 1.7 * rows + 1))
     grid = figure.subplots(rows, S2ESchedule.num_parameters, sharex=True)
     shown = np.unique(
         np.linspace(0, len(thetas) - 1, _MOST_LINES).round().astype(int)
@@ -89,37 +93,37 @@ def plot_density(thetas, shared=False):
     return figure
 
 
-def plot_progress(results, direction="min", name="objective"):
+def plot_progress(results, direction="min", name="objective", ax=None):
     """Plots what every trial scored, and the best one so far.
 
     Args:
         results: List of `Result`; see `S2EOracle.results`.
         direction: String, `"min"` or `"max"`. Defaults to `"min"`.
         name: String, what was optimized. Defaults to `"objective"`.
+        ax: `matplotlib.axes.Axes` to draw into. Defaults to `None`, those of
+            a new figure.
 
     Returns:
-        `matplotlib.figure.Figure`.
+        `matplotlib.axes.Axes`.
 
     Raises:
         ValueError: If no trial has ended with a value.
     """
-    figures = import_extra("matplotlib.figure", "plots")
     values = _values(results)
     sign = -1 if direction == "max" else 1
     trials = np.arange(1, len(values) + 1)
     best = sign * np.fmin.accumulate(values)
-    figure = figures.Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
-    axes.step(trials, best, where="post", **_BEST)
-    axes.scatter(trials, sign * values, **_DOTS)
+    ax = axes_or_new(ax)
+    ax.step(trials, best, where="post", **_BEST)
+    ax.scatter(trials, sign * values, **_DOTS)
     failed = trials[np.isnan(values)]
     if len(failed):
-        bottom = axes.get_ylim()[0]
-        axes.scatter(failed, np.full(len(failed), bottom), **_FAILED)
-    axes.set(xlabel="trials", ylabel=name)
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend()
-    return figure
+        bottom = ax.get_ylim()[0]
+        ax.scatter(failed, np.full(len(failed), bottom), **_FAILED)
+    ax.set(xlabel="trials", ylabel=name)
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.legend()
+    return ax
 
 
 def _pair(theta, place):

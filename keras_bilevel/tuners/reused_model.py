@@ -6,10 +6,10 @@ import keras_tuner
 class ReusedModel(keras_tuner.HyperModel):
     """Builds a model once and starts every trial from its first weights.
 
-    Building a model and tracing its step is much of a short trial. Trials
-    that differ in nothing but the schedule need it once: R(t) is a number
-    that `fit` sets. It also makes trials easier to compare, as all begin
-    with the same weights.
+    Building a model and tracing its step takes much of the time of a short
+    trial. Trials that differ only in the schedule need it once, as R(t) is a
+    number that `fit` sets. They are also easier to compare, as all begin with
+    the same weights.
 
     Args:
         build: Function without arguments that returns a compiled

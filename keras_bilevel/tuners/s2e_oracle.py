@@ -7,13 +7,13 @@ import time
 import keras_tuner
 import numpy as np
 
+from keras_bilevel.checks import check_positive
 from keras_bilevel.data.epochs import fixed_seed
 from keras_bilevel.data.epochs import generator
 from keras_bilevel.engine.storage import replace_file
 from keras_bilevel.keras_private import OracleHooks
 from keras_bilevel.schedules import S2ESchedule
-from keras_bilevel.schedules.checks import read_positive
-from keras_bilevel.schedules.hyperparameters import PREFIX
+from keras_bilevel.schedules.schedule import PREFIX
 from keras_bilevel.tuners.search import OTHERS
 from keras_bilevel.tuners.search import Result
 from keras_bilevel.tuners.search import Search
@@ -32,16 +32,16 @@ class S2EOracle(OracleHooks, keras_tuner.Oracle):
     `samples_per_round` trials theta makes a step on
     `J(theta) = E[f(x)]`, with gradient and Hessian of Proposition 1.
 
-    With the few trials that one can pay for, both estimates are mostly
-    noise. So by default a Gaussian process over the *schedules* tried so far
-    helps, in two ways: each trial is the best of `candidates` draws from
-    `p_theta`, by its lower confidence bound; and Proposition 1 is computed
-    with what it expects of as many fresh draws. The first two rounds are
-    drawn evenly. `candidates=1` is the paper's algorithm as it stands.
+    With few trials both estimates are mostly noise. So by default a Gaussian
+    process over the *schedules* tried so far is used in two ways: each trial is
+    the best of `candidates` draws from `p_theta`, by its lower confidence
+    bound; and Proposition 1 is computed from its predictions for as many fresh
+    draws. The first two rounds do without it. `candidates=1` is the paper's
+    algorithm as it stands.
 
-    Trials that fail, or end with a value that is not finite, close their
-    round with the others, and are left out of it. Two values that differ are
-    the least for a step; otherwise theta stays.
+    Trials that fail, or end with a value that is not finite, count among the K
+    trials of their round, but not in its estimates. A round without two
+    different values leaves theta as it is.
 
     Hyperparameters of your own are drawn at random beside the schedule's.
 
@@ -60,18 +60,17 @@ class S2EOracle(OracleHooks, keras_tuner.Oracle):
             Defaults to `False`.
         prefix: String, what the names of the numbers begin with: that of
             `S2ESchedule.from_hyperparameters`. Defaults to `"schedule_"`.
-        epochs: Integer, about how many epochs a trial takes, for comparing
-            schedules. Defaults to 30.
+        epochs: Integer, about how many epochs a trial has: schedules are
+            compared over these. Defaults to 30.
         stop_below: Float in (0, 1), or `None`: with a tuner that reports
             every epoch, as `S2ETuner` does, a trial is stopped where it falls
             below this quantile of the other trials' results after the same
             epoch, 0.5 being their median. Not in the first quarter of
             `epochs`, nor before `samples_per_round` others have come as far.
             Its result is that of the epochs it had. Defaults to `None`.
-        worker_timeout: Float, for several workers that give signs of life,
-            as those of `S2ETuner` do: seconds without one after which a
-            worker loses its trial to the next. Defaults to `None`: they are
-            waited for.
+        worker_timeout: Float, after how many seconds without a sign of life a
+            worker's trial is given to the next worker; those of `S2ETuner` give
+            such signs. Defaults to `None`: a trial stays with its worker.
         seed: Non-negative integer, or `None` to draw one.
         **kwargs: Further arguments of `keras_tuner.Oracle`.
 
@@ -121,7 +120,7 @@ class S2EOracle(OracleHooks, keras_tuner.Oracle):
         self.prefix = prefix
         self.names = S2ESchedule.hyperparameter_names(prefix, shared)
         if worker_timeout is not None:
-            read_positive("worker_timeout", worker_timeout)
+            check_positive("worker_timeout", worker_timeout)
         self.worker_timeout = worker_timeout
         self._search = Search(
             samples_per_round,
@@ -144,8 +143,8 @@ class S2EOracle(OracleHooks, keras_tuner.Oracle):
 
     @property
     def thetas(self):
-        # Here and not in `end_trial`, which saves before it returns; and
-        # trials that fail are never scored.
+        # Not in `end_trial`, which saves before it returns; nor when a trial is
+        # scored, as failed ones never are.
         self._search.advance(self.results())
         return self._search.thetas
 
@@ -221,8 +220,8 @@ class S2EOracle(OracleHooks, keras_tuner.Oracle):
         is_begun = tuner_id not in self.ongoing_trials
         trial = super().create_trial(tuner_id)
         if is_begun:
-            # It may have been begun before. KerasTuner would keep what it
-            # reported then, and leave out what it is going to.
+            # It may be a trial that is tried again: KerasTuner would keep its
+            # old reports, and ignore the new ones.
             trial.metrics = type(trial.metrics)()
         self._signs_of_life[trial.trial_id] = time.monotonic()
         may_die = self.worker_timeout is not None and self.ongoing_trials

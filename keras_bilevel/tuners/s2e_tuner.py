@@ -1,62 +1,54 @@
 """S2E's search as a tuner of KerasTuner (Yao et al., 2020)."""
 
+import inspect
 import threading
 import time
 
 import keras_tuner
 
 from keras_bilevel.schedules import S2ESchedule
-from keras_bilevel.schedules.hyperparameters import PREFIX
 from keras_bilevel.tuners import figures
 from keras_bilevel.tuners.s2e_oracle import EPOCH_VALUE
 from keras_bilevel.tuners.s2e_oracle import S2EOracle
 
 _IDLE_SECONDS = 1.0
+# The arguments that `S2EOracle` has of its own and hands on to KerasTuner's.
+_OPTIONS = {
+    name
+    for oracle in (S2EOracle, keras_tuner.Oracle)
+    for name in inspect.signature(oracle).parameters
+    if name != "kwargs"
+}
 
 
 class S2ETuner(keras_tuner.Tuner):
     """Searches for a schedule R(t), and for other hyperparameters at random.
 
-    A tuner of KerasTuner with `S2EOracle`: what that does with its arguments
-    is told there. Only data with clean labels, or labels as noisy as the
-    training data's but held out, may judge trials: never the test data.
+    It is `keras_tuner.Tuner` with an `S2EOracle`, whose arguments it takes as
+    its own. Trials must be judged on held-out data, with clean labels or with
+    labels as noisy as those of the training data: never on test data.
 
-    Several processes share a search as KerasTuner has it: one is the chief,
-    the others train. A worker that waits for others gets a further draw of
-    the current `p_theta`. It belongs to the K trials that it ends with; with
-    `candidates=1` it is weighed by the current density over that of the
-    rounds' it was drawn in. A worker that dies loses its trial to another
-    one after `worker_timeout` seconds; started again under its name, it goes
-    on with that trial itself.
+    Several processes share a search as in KerasTuner: one is the chief, the
+    others train. A worker that waits for others gets a further draw of the
+    current `p_theta`. Its trial belongs to the round in which it ends; with
+    `candidates=1` it is then weighted by the current density over that of the
+    rounds it was drawn in. If a worker dies, another one takes over its trial
+    after `worker_timeout` seconds; restarted under its name before that, it
+    goes on with the trial itself.
 
     Args:
         hypermodel: Function `hp -> model`, or `keras_tuner.HyperModel`. It
             has to ask for `S2ESchedule.from_hyperparameters(hp, epochs)`.
+            With `stop_below`, a `HyperModel.fit` of your own has to pass on
+            the `callbacks` that it is given.
         objective: String, `keras_tuner.Objective`, or a list of these.
-        max_trials: Integer. Defaults to 24.
-        samples_per_round: Integer. Defaults to 4.
-        update: String: `"newton"`, `"cubic"`, `"natural"` or `"gradient"`.
-            Defaults to `"newton"`.
-        step: Float. Defaults to 1.
-        candidates: Integer; 1 is the paper's algorithm as it stands.
-            Defaults to 256.
-        shared: Boolean. Defaults to `False`.
-        prefix: String. Defaults to `"schedule_"`.
-        epochs: Integer. Defaults to 30.
-        stop_below: Float in (0, 1), or `None`. Defaults to `None`. A
-            `HyperModel.fit` of your own has to pass on the `callbacks` that
-            it is given.
-        worker_timeout: Float. Defaults to 60.
-        seed: Non-negative integer, or `None` to draw one.
-        hyperparameters: `keras_tuner.HyperParameters`, to fix some of yours
-            or give them other ranges. Defaults to `None`.
-        tune_new_entries: Boolean, that of KerasTuner. Defaults to `True`.
-        allow_new_entries: Boolean, that of KerasTuner. Defaults to `True`.
-        max_retries_per_trial: Integer, that of KerasTuner. Defaults to 0.
-        max_consecutive_failed_trials: Integer, that of KerasTuner. Defaults
-            to 3.
-        **kwargs: Further arguments of `keras_tuner.Tuner`: `directory`,
-            `project_name`, `overwrite`, ...
+        max_trials: Integer, as in `S2EOracle`. Defaults to 24.
+        worker_timeout: Float, as in `S2EOracle`. Defaults to 60.
+        **kwargs: All other arguments of `S2EOracle`, such as
+            `samples_per_round`, `update`, `candidates`, `shared`,
+            `stop_below` and `seed`, with their defaults; and those of
+            `keras_tuner.Tuner`, such as `directory`, `project_name` and
+            `overwrite`.
 
     Attributes:
         theta: Float array, what `p_theta` has come to.
@@ -77,7 +69,7 @@ class S2ETuner(keras_tuner.Tuner):
     )
     tuner.search(x, y, validation_data=(x_val, y_val), epochs=30)
     tuner.results_summary(3)
-    tuner.plot_schedules(epochs=30).savefig("schedules.png")
+    tuner.plot_schedules(epochs=30).figure.savefig("schedules.png")
     ```
 
     Reference:
@@ -90,44 +82,16 @@ class S2ETuner(keras_tuner.Tuner):
         hypermodel=None,
         objective=None,
         max_trials=24,
-        samples_per_round=4,
-        update="newton",
-        step=1.0,
-        candidates=256,
-        shared=False,
-        prefix=PREFIX,
-        epochs=30,
-        stop_below=None,
+        *,
         worker_timeout=60.0,
-        seed=None,
-        hyperparameters=None,
-        tune_new_entries=True,
-        allow_new_entries=True,
-        max_retries_per_trial=0,
-        max_consecutive_failed_trials=3,
         **kwargs,
     ):
+        options = {n: kwargs.pop(n) for n in _OPTIONS if n in kwargs}
         oracle = S2EOracle(
-            objective=objective,
-            max_trials=max_trials,
-            samples_per_round=samples_per_round,
-            update=update,
-            step=step,
-            candidates=candidates,
-            shared=shared,
-            prefix=prefix,
-            epochs=epochs,
-            stop_below=stop_below,
-            worker_timeout=worker_timeout,
-            seed=seed,
-            hyperparameters=hyperparameters,
-            tune_new_entries=tune_new_entries,
-            allow_new_entries=allow_new_entries,
-            max_retries_per_trial=max_retries_per_trial,
-            max_consecutive_failed_trials=max_consecutive_failed_trials,
+            objective, max_trials, worker_timeout=worker_timeout, **options
         )
         super().__init__(oracle, hypermodel, **kwargs)
-        self._stops = stop_below is not None
+        self._stops = options.get("stop_below") is not None
         self._is_idle = False
         self._pulse = _Pulse(worker_timeout / 4)
         if hypermodel is not None and self.oracle is oracle:
@@ -145,36 +109,43 @@ class S2ETuner(keras_tuner.Tuner):
         """
         return self._chief_oracle().best_schedule(epochs)
 
-    def plot_schedules(self, epochs):
+    def plot_schedules(self, epochs, ax=None):
         """Plots the schedules of all trials, the best one bold (Fig. 2).
 
         Args:
             epochs: Integer, how many epochs to show.
+            ax: `matplotlib.axes.Axes` to draw into. Defaults to `None`, those
+                of a new figure.
 
         Returns:
-            `matplotlib.figure.Figure`.
+            `matplotlib.axes.Axes`.
         """
         oracle = self._chief_oracle()
-        return figures.plot_sampled(oracle.results(), epochs, oracle.shared)
+        return figures.plot_sampled(oracle.results(), epochs, oracle.shared, ax)
 
     def plot_density(self):
         """Plots the density of `p_theta` over rounds.
 
         Returns:
-            `matplotlib.figure.Figure`.
+            `matplotlib.figure.Figure`, a panel for each number.
         """
         oracle = self._chief_oracle()
         return figures.plot_density(oracle.thetas, oracle.shared)
 
-    def plot_progress(self):
+    def plot_progress(self, ax=None):
         """Plots what every trial scored, and the best one so far.
 
+        Args:
+            ax: `matplotlib.axes.Axes` to draw into. Defaults to `None`, those
+                of a new figure.
+
         Returns:
-            `matplotlib.figure.Figure`.
+            `matplotlib.axes.Axes`.
         """
         oracle = self._chief_oracle()
+        objective = oracle.objective
         return figures.plot_progress(
-            oracle.results(), oracle.objective.direction, oracle.objective.name
+            oracle.results(), objective.direction, objective.name, ax
         )
 
     def search(self, *fit_args, **fit_kwargs):

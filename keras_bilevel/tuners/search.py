@@ -4,10 +4,10 @@ import dataclasses
 
 import numpy as np
 
+from keras_bilevel.checks import check_integer
+from keras_bilevel.checks import check_positive
 from keras_bilevel.data.epochs import generator
 from keras_bilevel.schedules import S2ESchedule
-from keras_bilevel.schedules.checks import read_integer
-from keras_bilevel.schedules.checks import read_positive
 from keras_bilevel.tuners.curves import curves
 from keras_bilevel.tuners.distribution import Distribution
 from keras_bilevel.tuners.surrogate import Surrogate
@@ -61,13 +61,13 @@ class Search:
     def __init__(
         self, samples_per_round, update, step, candidates, shared, epochs, seed
     ):
-        self.samples_per_round = read_integer(
+        self.samples_per_round = check_integer(
             "samples_per_round", samples_per_round, 2
         )
         self.update = _read_update(update)
-        self.step = read_positive("step", step)
-        self.candidates = read_integer("candidates", candidates, 1)
-        self.epochs = read_integer("epochs", epochs, 1)
+        self.step = check_positive("step", step)
+        self.candidates = check_integer("candidates", candidates, 1)
+        self.epochs = check_integer("epochs", epochs, 1)
         self.seed = seed
         num_alphas = S2ESchedule.num_bases
         names = S2ESchedule.hyperparameter_names(shared=shared)
@@ -96,7 +96,7 @@ class Search:
         shares = curves(x, self.epochs)
         mean = surrogate.mean(shares)
         deviation = surrogate.deviation(shares, curves(tried, self.epochs))
-        # The better of two of the same mean is the one less known.
+        # The lower confidence bound: of two equal means, try the less certain.
         return x[np.argmin(mean - deviation)]
 
     def advance(self, results):
@@ -124,9 +124,9 @@ class Search:
     def _round(self, results):
         """x, f(x) and weights of a round of trials.
 
-        With several workers some were drawn with an earlier theta. All are
-        weighed by p_theta over the mixture that the round was drawn from: 1
-        for each where all are of this round.
+        With several workers some were drawn with an earlier theta. Their
+        importance weight is p_theta over the density of the mixture that the
+        trials were drawn from, which is 1 where all are of this round.
         """
         results = _finite(results)
         if not results:
@@ -149,7 +149,7 @@ class Search:
         return x, mean, np.ones(len(x))
 
     def _surrogate(self, results):
-        """The surrogate, or `None` before two rounds say something."""
+        """The surrogate, or `None` before two rounds have ended."""
         results = _finite(results)
         if self.candidates == 1 or len(results) < 2 * self.samples_per_round:
             return None

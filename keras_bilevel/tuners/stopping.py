@@ -1,4 +1,4 @@
-"""Which trials are not worth to be finished."""
+"""Which trials are not worth finishing."""
 
 import numpy as np
 
@@ -6,9 +6,9 @@ import numpy as np
 class Stopping:
     """Compares trials with one another, at the same epoch.
 
-    The median stopping rule, with the others' values at that epoch and not
-    their averages up to it: what is kept early says little, as all schedules
-    begin alike.
+    This is the median stopping rule, with the values of the others at the same
+    epoch in place of their averages up to it: early epochs say little, as all
+    schedules begin alike.
 
     Args:
         below: Float in (0, 1), the quantile of the others' values that a
@@ -32,7 +32,8 @@ class Stopping:
         self.values = {}
 
     def is_hopeless(self, trial_id, epoch, value):
-        """Takes in what a trial came to, and returns whether to stop it.
+        """Records a trial's value after an epoch, and returns whether to stop
+        it.
 
         Args:
             trial_id: String.

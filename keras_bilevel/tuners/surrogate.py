@@ -1,4 +1,4 @@
-"""What a schedule will score, foretold from the schedules tried so far."""
+"""Predicts what a schedule will score from the schedules tried so far."""
 
 import itertools
 
@@ -6,8 +6,8 @@ import numpy as np
 from scipy.linalg import cholesky
 from scipy.linalg import solve_triangular
 
-# The root mean square distance of two schedules over which results differ,
-# and the share of noise in the results' variance: the likeliest is taken.
+# Length scales, as root mean square distances between schedules, and shares of
+# noise in the variance of results: the likeliest pair is taken.
 _LENGTHS = (0.03, 0.06, 0.12, 0.25, 0.5)
 _NOISES = (1e-3, 1e-2, 0.1, 0.5)
 
@@ -53,10 +53,10 @@ class Surrogate:
         return self._shift + self._scale * mean
 
     def deviation(self, curves, pending):
-        """Returns how unsure that is: a standard deviation.
+        """Returns the standard deviation of that prediction.
 
-        A schedule that is being tried elsewhere is expected to score its
-        mean, and changes no other; but near it there is less left to learn.
+        A schedule that another worker is trying changes no mean, but it lowers
+        the deviation of those near it, as its result will be known soon.
 
         Args:
             curves: Float array of shape `(m, epochs)`.

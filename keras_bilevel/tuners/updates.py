@@ -33,8 +33,10 @@ def estimate(scores, fisher, values, weights):
     others = np.sum(weights) - weights
     baseline = (weights @ values - weights * values) / others
     shares = weights * (values - baseline) / len(values)
+    gradient = shares @ scores  # Eq. 7
+    # Proposition 1
     hessian = (scores.T * shares) @ scores - np.sum(shares) * fisher
-    return shares @ scores, hessian
+    return gradient, hessian
 
 
 def spread(values, weights):
@@ -93,7 +95,6 @@ def cubic_step(gradient, hessian, fisher, step):
     return vectors @ step_of(high)
 
 
-# Eq. 8: theta + step, the step being -rho H^-1 grad J as f is minimized.
 STEPS = {
     "newton": newton_step,
     "cubic": cubic_step,
@@ -132,4 +133,5 @@ def next_theta(distribution, theta, x, values, weights, update, step):
     move = STEPS[update](gradient, hessian, fisher, step)
     if not np.all(np.isfinite(move)):
         return theta
+    # Eq. 8, with -rho H^-1 grad J for the move, as f is minimized.
     return distribution.project(theta + move)

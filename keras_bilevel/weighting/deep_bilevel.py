@@ -3,6 +3,11 @@
 import keras
 from keras import ops
 
+from keras_bilevel.checks import check_choice
+from keras_bilevel.checks import check_integer
+from keras_bilevel.checks import check_numbers
+from keras_bilevel.checks import check_positive
+from keras_bilevel.checks import wrong_argument
 from keras_bilevel.weighting.weighting import ShardWeighting
 
 
@@ -77,22 +82,18 @@ class DeepBilevel(ShardWeighting):
         same_dropout=False,
         solver="diagonal",
     ):
-        _check_shards(num_shards, num_validation_shards)
-        if not mu >= 0:
-            raise ValueError(
-                "Invalid value for argument `mu`. Expected a float >= 0. "
-                f"Received: mu={mu}"
+        check_integer("num_shards", num_shards, 2)
+        check_integer("num_validation_shards", num_validation_shards, 1)
+        if num_validation_shards >= num_shards:
+            raise wrong_argument(
+                "num_validation_shards",
+                num_validation_shards,
+                f"fewer than num_shards={num_shards}, so that a training "
+                "shard is left",
             )
-        if not lambda_ > 0:
-            raise ValueError(
-                "Invalid value for argument `lambda_`. Expected a float > 0. "
-                f"Received: lambda_={lambda_}"
-            )
-        if solver not in ("diagonal", "exact"):
-            raise ValueError(
-                "Invalid value for argument `solver`. Expected 'diagonal' "
-                f"(Eq. 10) or 'exact' (Eq. 8). Received: solver={solver!r}"
-            )
+        check_numbers("mu", mu, low=0)
+        check_positive("lambda_", lambda_)
+        check_choice("solver", solver, ("diagonal", "exact"))
         self.num_shards = num_shards
         self.num_validation_shards = num_validation_shards
         self.mu = mu
@@ -139,22 +140,3 @@ class DeepBilevel(ShardWeighting):
             "same_dropout": self.same_dropout,
             "solver": self.solver,
         }
-
-
-def _check_shards(num_shards, num_validation_shards):
-    if not isinstance(num_shards, int) or num_shards < 2:
-        raise ValueError(
-            "Invalid value for argument `num_shards`. Expected an integer of "
-            "at least 2: one shard validates, the others are weighed. "
-            f"Received: num_shards={num_shards}"
-        )
-    if (
-        not isinstance(num_validation_shards, int)
-        or not 1 <= num_validation_shards < num_shards
-    ):
-        raise ValueError(
-            "Invalid value for argument `num_validation_shards`. Expected an "
-            "integer from 1 to num_shards - 1, so that a training shard is "
-            f"left. Received: num_validation_shards={num_validation_shards}, "
-            f"num_shards={num_shards}"
-        )

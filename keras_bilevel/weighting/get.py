@@ -23,6 +23,10 @@ def get(identifier):
     Returns:
         A `kb.weighting.Weighting`.
 
+    Raises:
+        ValueError: If it is none of these, or its class has no default for
+            something that it needs.
+
     Example:
 
     >>> kb.weighting.get("deep_bilevel").num_shards

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_bilevel.checks import check_integer
+from keras_bilevel.checks import check_positive
 from keras_bilevel.weighting.weighting import ExampleWeighting
 
 
@@ -59,7 +61,8 @@ class MetaWeightNet(ExampleWeighting, keras.layers.Layer):
 
     def __init__(self, hidden=100, meta_lr=0.03):
         super().__init__(dtype="float32")
-        _check(hidden, meta_lr)
+        check_integer("hidden", hidden, 1)
+        check_positive("meta_lr", meta_lr)
         self.hidden = hidden
         self.meta_lr = meta_lr
         # Units have kinks at different losses: their biases are not 0.
@@ -111,16 +114,3 @@ class MetaWeightNet(ExampleWeighting, keras.layers.Layer):
 
     def get_config(self):
         return {"hidden": self.hidden, "meta_lr": self.meta_lr}
-
-
-def _check(hidden, meta_lr):
-    if not isinstance(hidden, int) or hidden < 1:
-        raise ValueError(
-            "Invalid value for argument `hidden`. Expected a positive "
-            f"integer. Received: hidden={hidden}"
-        )
-    if not 0 < meta_lr < float("inf"):
-        raise ValueError(
-            "Invalid value for argument `meta_lr`. Expected a finite float "
-            f"> 0. Received: meta_lr={meta_lr}"
-        )

@@ -3,6 +3,9 @@
 import keras
 from keras import ops
 
+from keras_bilevel.checks import check_integer
+from keras_bilevel.checks import check_positive
+from keras_bilevel.checks import wrong_argument
 from keras_bilevel.engine.storage import read_rows
 from keras_bilevel.engine.storage import write_rows
 from keras_bilevel.weighting.weighting import ExampleWeighting
@@ -153,24 +156,11 @@ def _summed(moves, ids):
 
 
 def _check(num_examples, alpha_lr, initial, clip):
-    if not isinstance(num_examples, int) or num_examples < 1:
-        raise ValueError(
-            "Invalid value for argument `num_examples`. Expected a positive "
-            "integer, the size of the source set. "
-            f"Received: num_examples={num_examples}"
-        )
-    if not alpha_lr > 0:
-        raise ValueError(
-            "Invalid value for argument `alpha_lr`. Expected a float > 0. "
-            f"Received: alpha_lr={alpha_lr}"
-        )
+    check_integer("num_examples", num_examples, 1)
+    check_positive("alpha_lr", alpha_lr)
     if len(clip) != 2 or not 0 <= clip[0] < clip[1]:
-        raise ValueError(
-            "Invalid value for argument `clip`. Expected a tuple "
-            f"(lowest, highest) with 0 <= lowest < highest. Received: {clip}"
+        raise wrong_argument(
+            "clip", clip, "a tuple (lowest, highest) with 0 <= lowest < highest"
         )
     if not clip[0] <= initial <= clip[1]:
-        raise ValueError(
-            "Invalid value for argument `initial`. Expected a float within "
-            f"clip={clip}. Received: initial={initial}"
-        )
+        raise wrong_argument("initial", initial, f"a float within clip={clip}")

@@ -101,12 +101,13 @@ def test_nothing_seen_is_an_error_that_says_so():
     evolution = kb.callbacks.WeightEvolution()
     calls = [
         lambda: callbacks["examples"].given_probability,
-        lambda: callbacks["examples"].suspects(),
+        lambda: callbacks["examples"].plot(),
         lambda: callbacks["selection"].kept,
+        lambda: callbacks["selection"].plot(),
         lambda: callbacks["weights"].plot(),
         lambda: callbacks["curves"].given_probability,
         lambda: callbacks["curves"].plot(),
-        lambda: evolution.figure(),
+        lambda: evolution.plot(),
         lambda: kb.report.label_precision(callbacks["selection"], wrong),
         lambda: kb.report.kept_examples(callbacks["selection"]),
         lambda: kb.report.plot_label_precision(
@@ -118,11 +119,11 @@ def test_nothing_seen_is_an_error_that_says_so():
         calls += [
             lambda h=history: kb.report.suspects(h, y),
             lambda h=history: kb.report.keep_mask(h, keep=0.5),
-            lambda h=history: kb.report.cleaned((x, y), h, keep=0.5),
+            lambda h=history: kb.report.cleaned(h, (x, y), keep=0.5),
             lambda h=history: kb.report.class_shares(h, y, keep=0.5),
             lambda h=history: kb.report.threshold_sweep(h, wrong),
-            lambda h=history: kb.report.contact_sheet(images, h),
-            lambda h=history: kb.report.write_html("never.html", h),
+            lambda h=history: kb.report.contact_sheet(h, images),
+            lambda h=history: kb.report.write_html(h, "never.html"),
         ]
     for call in calls:
         with pytest.raises(ValueError, match="seen none. Train first"):

@@ -205,7 +205,7 @@ def test_rows_that_were_replaced_are_no_alarm():
 
 
 def test_no_labels_share_a_number():
-    from keras_bilevel.callbacks import labels
+    from keras_bilevel.callbacks import fingerprints
     from keras_bilevel.engine.compiled_losses import outputs_of
 
     model = tanh_network(classes=10)
@@ -218,7 +218,7 @@ def test_no_labels_share_a_number():
         model.compile("sgd", loss)
         (output,) = outputs_of(model, y % 10 if y.ndim == 1 else y, y_pred)
         output.y = y
-        codes = np.asarray(labels.fingerprints(output))
+        codes = np.asarray(fingerprints.fingerprints(output))
         assert np.all(codes != 0) and len(np.unique(codes)) == 1024
 
 

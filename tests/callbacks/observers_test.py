@@ -1,6 +1,7 @@
 """Callbacks that see every step."""
 
 import copy
+import textwrap
 
 import keras
 import numpy as np
@@ -51,7 +52,7 @@ def test_example_history_is_the_mean_probability_of_the_label(
         predicted[np.arange(64), y][seen],
         rtol=1e-5,
     )
-    suspects = history.suspects()
+    suspects = kb.report.suspects(history)["id"]
     assert len(suspects) == seen.sum()
     assert np.all(np.diff(history.given_probability[suspects]) >= 0)
 
@@ -83,7 +84,7 @@ def test_example_history_finds_wrong_labels():
     model.fit(
         x, noisy, batch_size=32, epochs=20, verbose=0, callbacks=[history]
     )
-    worst = history.suspects()[: wrong.sum()]
+    worst = kb.report.suspects(history)["id"][: wrong.sum()]
     assert wrong[worst].mean() > 0.9
 
 
@@ -117,7 +118,7 @@ def test_weight_history_keeps_the_last_steps(steps_per_execution):
     assert whole.weights.shape == (12, 3)
     np.testing.assert_array_equal(last.weights, whole.weights[-5:])
     np.testing.assert_allclose(np.abs(whole.weights).sum(1), 1.0, rtol=1e-5)
-    assert len(whole.plot().axes[0].lines) == 2
+    assert len(whole.plot().lines) == 2
 
 
 def test_observers_deep_copy_before_use():
@@ -184,4 +185,23 @@ def test_label_curves_know_given_and_clean_labels():
         probability[np.arange(60), given],
         rtol=1e-5,
     )
-    assert len(curves.plot("title").axes[0].lines) == 3
+    assert len(curves.plot().lines) == 3
+    scores = kb.report.suspects(curves)["score"]
+    np.testing.assert_array_equal(scores, np.sort(curves.example_scores))
+
+
+def test_an_observer_from_public_names():
+    # The example of the docstring, as it stands there.
+    code = kb.callbacks.Observer.__doc__.split("```")[1]
+    names = {"kb": kb, "keras": keras}
+    exec(textwrap.dedent(code.removeprefix("python")), names)
+    x, y = batch_of(32)
+    mean, weights = names["MeanWeight"](), kb.callbacks.WeightHistory()
+    still().fit(x, y, batch_size=16, verbose=0, callbacks=[mean, weights])
+    assert mean.get_state()["steps"] == weights.num_steps > 0
+    np.testing.assert_allclose(mean.result(), weights.weights.mean(), rtol=1e-5)
+
+
+def test_an_observer_without_observe_is_an_error():
+    with pytest.raises(NotImplementedError, match="must implement `observe"):
+        kb.callbacks.Observer().observe(None)

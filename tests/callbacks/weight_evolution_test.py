@@ -88,18 +88,18 @@ def test_every_and_the_last_epoch():
 def test_figure(groups):
     evolution = kb.callbacks.WeightEvolution(groups)
     fit(evolution, epochs=2)
-    axes = evolution.figure().axes[0]
+    axes = evolution.plot()
     labels = ["all examples"] if groups is None else ["False", "True"]
     assert [line.get_label() for line in axes.lines] == labels
     assert len(axes.collections) == len(labels)
     names = ["right", "wrong"][: len(labels)]
-    figure = evolution.figure(names)
+    figure = evolution.plot(names).figure
     assert [line.get_label() for line in figure.axes[0].lines] == names
     png = io.BytesIO()
     figure.savefig(png, format="png")
     assert png.getvalue().startswith(b"\x89PNG")
     with pytest.raises(ValueError, match="`names`.*Received"):
-        evolution.figure(["a", "b", "c"])
+        evolution.plot(["a", "b", "c"])
 
 
 def test_deep_copy_before_use():

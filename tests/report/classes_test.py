@@ -22,7 +22,9 @@ def test_shares_by_hand(choice, y):
 
 def test_class_names():
     names = ["cat", "dog", "owl"]
-    shares = report.class_shares(SCORES, LABELS, 0.4, class_names=names)
+    shares = report.class_shares(
+        SCORES, LABELS, threshold=0.4, class_names=names
+    )
     assert shares["class"].tolist() == ["cat", "owl"]
 
 
@@ -34,9 +36,9 @@ def test_error_without_a_choice():
 def test_plot():
     names = ["$\\x$", "b", "<c>"]  # Not read as a formula.
     shares = report.class_shares(SCORES, LABELS, keep=0.75, class_names=names)
-    figure = report.plot_class_shares(shares)
-    heights = [bar.get_height() for bar in figure.axes[0].patches]
+    ax = report.plot_class_shares(shares)
+    heights = [bar.get_height() for bar in ax.patches]
     assert heights == [0.5, 1.0]
     png = io.BytesIO()
-    figure.savefig(png, format="png")
+    ax.figure.savefig(png, format="png")
     assert png.getvalue().startswith(b"\x89PNG")

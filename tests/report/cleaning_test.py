@@ -71,7 +71,7 @@ def test_invalid_choices(choice):
 def test_cleaned_arrays():
     x = np.arange(10).reshape(5, 2)
     y = tf.range(5)
-    x_kept, y_kept, none = report.cleaned((x, y, None), SCORES, threshold=0.5)
+    x_kept, y_kept, none = report.cleaned(SCORES, (x, y, None), threshold=0.5)
     np.testing.assert_array_equal(x_kept, x[KEPT])
     np.testing.assert_array_equal(y_kept, KEPT)
     assert none is None
@@ -79,7 +79,7 @@ def test_cleaned_arrays():
 
 def test_cleaned_structures():
     data = ({"a": np.arange(5), "b": (np.eye(5), np.ones(5))}, np.arange(5))
-    cleaned = report.cleaned(data, SCORES, keep=0.5)
+    cleaned = report.cleaned(SCORES, data, keep=0.5)
     keras.tree.assert_same_structure(data, cleaned)
     np.testing.assert_array_equal(cleaned[0]["a"], KEPT)
     np.testing.assert_array_equal(cleaned[0]["b"][0], np.eye(5)[KEPT])
@@ -88,7 +88,7 @@ def test_cleaned_structures():
 
 def test_cleaned_lists_are_an_error():
     with pytest.raises(ValueError, match="5 rows.*Received: int"):
-        report.cleaned([0, 1, 2, 3, 4], SCORES, keep=0.5)
+        report.cleaned(SCORES, [0, 1, 2, 3, 4], keep=0.5)
 
 
 def dataset_of(*parts):
@@ -101,21 +101,21 @@ def labels_of(dataset):
 
 def test_cleaned_dataset_by_position():
     dataset = dataset_of({"a": np.eye(5)}, np.arange(5))
-    cleaned = report.cleaned(dataset, SCORES, threshold=0.5)
+    cleaned = report.cleaned(SCORES, dataset, threshold=0.5)
     assert cleaned.element_spec == dataset.element_spec
     assert labels_of(cleaned) == labels_of(cleaned) == KEPT
     assert cleaned.cardinality() == len(KEPT)
 
 
 def test_cleaned_dataset_of_bare_tensors():
-    cleaned = report.cleaned(tf.data.Dataset.range(5), SCORES, keep=0.5)
+    cleaned = report.cleaned(SCORES, tf.data.Dataset.range(5), keep=0.5)
     assert [int(i) for i in cleaned] == KEPT
 
 
 def test_cleaned_dataset_by_ids():
     ids = np.array([4, 0, 1, 2])
     dataset = dataset_of(np.eye(4), ids, np.ones(4), ids).shuffle(4)
-    cleaned = report.cleaned(dataset, SCORES, threshold=0.5)
+    cleaned = report.cleaned(SCORES, dataset, threshold=0.5)
     assert cleaned.element_spec == dataset.element_spec
     assert sorted(labels_of(cleaned)) == sorted(labels_of(cleaned)) == KEPT
 
@@ -123,7 +123,7 @@ def test_cleaned_dataset_by_ids():
 def test_ids_outside_the_scores_are_an_error():
     parts = np.eye(2), np.arange(2), np.ones(2)
     for ids in ([0, 5], [0, -1]):
-        cleaned = report.cleaned(dataset_of(*parts, ids), SCORES, keep=0.5)
+        cleaned = report.cleaned(SCORES, dataset_of(*parts, ids), keep=0.5)
         with pytest.raises(tf.errors.InvalidArgumentError):
             list(cleaned)
 
@@ -132,15 +132,15 @@ def test_wrong_datasets():
     dataset = dataset_of(np.eye(5), np.arange(5))
     for other in (dataset.take(4), dataset.batch(2), dataset.repeat()):
         with pytest.raises(ValueError, match="5 single.*Received.*`batch`"):
-            report.cleaned(other, SCORES, keep=0.5)
+            report.cleaned(SCORES, other, keep=0.5)
     with_ids = dataset_of(np.eye(5), *[np.arange(5)] * 3).batch(2)
     with pytest.raises(ValueError, match="single.*Received: ids of shape"):
-        report.cleaned(with_ids, SCORES, keep=0.5)
+        report.cleaned(SCORES, with_ids, keep=0.5)
 
 
 @pytest.mark.parametrize("size", [3, 6])
 def test_wrong_size_that_shows_late_is_an_error(size):
     dataset = tf.data.Dataset.range(size).filter(lambda i: True)
-    cleaned = report.cleaned(dataset, SCORES, threshold=0.5)
+    cleaned = report.cleaned(SCORES, dataset, threshold=0.5)
     with pytest.raises(tf.errors.OpError):
         list(cleaned)

@@ -16,7 +16,15 @@ NAMES = ["<script>cat</script>", 'b"&', "Käuzchen"]
 def test_full_page(tmp_path):
     path = tmp_path / "page.html"
     returned = report.write_html(
-        path, SCORES, X, Y, WRONG, NAMES, title="<b>& $title", count=5
+        SCORES,
+        path,
+        X,
+        Y,
+        WRONG,
+        ids=[f"id{i}" for i in range(13)],
+        class_names=NAMES,
+        title="<b>& $title",
+        count=5,
     )
     assert returned == path
     page = path.read_text(encoding="utf-8")
@@ -26,6 +34,7 @@ def test_full_page(tmp_path):
     assert page.count("&lt;b&gt;&amp; $title") == 2
     assert "13 examples, 12 of them seen" in page
     assert page.count("<tr") == 1 + 5
+    assert "<td>id0</td>" in page
     images = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
     assert len(images) == 3
     for image in images:
@@ -39,7 +48,7 @@ def test_full_page(tmp_path):
 )
 def test_sections_only_for_what_was_given(given, count, tmp_path):
     path = str(tmp_path / "page.html")
-    assert report.write_html(path, SCORES, **given) == path
+    assert report.write_html(SCORES, path, **given) == path
     with open(path, encoding="utf-8") as file:
         page = file.read()
     assert page.count("<img") == count
@@ -51,5 +60,5 @@ def test_sections_only_for_what_was_given(given, count, tmp_path):
 def test_invalid_count_writes_nothing(tmp_path):
     path = tmp_path / "page.html"
     with pytest.raises(ValueError, match="`count`.*Received"):
-        report.write_html(path, SCORES, count=0)
+        report.write_html(SCORES, path, count=0)
     assert not path.exists()

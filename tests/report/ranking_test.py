@@ -37,6 +37,11 @@ def test_all_columns():
     assert table["weight"].tolist() == [1, 4, 3, 0]
 
 
+def test_names_of_labels():
+    table = report.suspects(SCORES, LABELS, class_names=["a", "b", "c"])
+    assert table["label"].tolist() == ["a", "b", "c", "c"]
+
+
 @pytest.mark.parametrize("y", [LABELS[:, None], np.eye(3)[LABELS]])
 def test_forms_of_labels(y):
     assert report.suspects(SCORES, y)["label"].tolist() == [0, 1, 2, 2]

@@ -21,9 +21,14 @@ def test_kept_examples_lists_each_example_once_an_epoch():
     assert list(table["networks"]) == [2, 2, 2, 2, 2, 1]
 
 
+def test_ids_of_another_length_are_an_error():
+    with pytest.raises(ValueError, match="`ids`"):
+        kb.report.kept_examples(KEPT, ids=["a", "b"])
+
+
 def test_label_precision_is_plotted_against_epochs():
-    figure = kb.report.plot_label_precision({"Co-teaching": KEPT}, WRONG)
-    line, everything = figure.axes[0].lines
+    ax = kb.report.plot_label_precision({"Co-teaching": KEPT}, WRONG)
+    line, everything = ax.lines
     np.testing.assert_array_equal(line.get_xdata(), [1, 2, 3])
     np.testing.assert_allclose(everything.get_ydata(), 0.5)
 

@@ -16,7 +16,7 @@ RESULTS = [Result(X, value, 0) for value in VALUES]
 def test_figures_of_a_reloaded_search(tmp_path):
     tools.tuner(tmp_path, max_trials=12).search(verbose=0)
     tuner = tools.tuner(tmp_path, max_trials=12)
-    schedules = tuner.plot_schedules(epochs=30).axes[0].get_lines()
+    schedules = tuner.plot_schedules(epochs=30).get_lines()
     assert len(schedules) == 12
     values = [result.value for result in tuner.oracle.results()]
     widths = [line.get_linewidth() for line in schedules]
@@ -26,13 +26,13 @@ def test_figures_of_a_reloaded_search(tmp_path):
         tuner.best_schedule(30)(np.arange(30)),
     )
     assert len(tuner.plot_density().axes) == 20 + 1
-    assert tuner.plot_progress().axes[0].get_ylabel() == "distance"
+    assert tuner.plot_progress().get_ylabel() == "distance"
 
 
 @pytest.mark.parametrize("direction, sign", [("min", 1), ("max", -1)])
 def test_progress_is_the_best_so_far(direction, sign):
     results = [Result(X, sign * value, 0) for value in VALUES]
-    axes = figures.plot_progress(results, direction, "loss").axes[0]
+    axes = figures.plot_progress(results, direction, "loss")
     best = axes.get_lines()[0].get_ydata()
     expected = [0.3, 0.3, 0.2, 0.2] if sign > 0 else [0.3, 0.3, 0.3, 0.4]
     np.testing.assert_allclose(best, expected)

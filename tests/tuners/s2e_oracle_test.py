@@ -434,3 +434,22 @@ def test_error_for_another_space_in_the_directory(tmp_path):
 def test_invalid_arguments(options):
     with pytest.raises(ValueError, match=f"`{next(iter(options))}`"):
         kb.tuners.S2EOracle(**options)
+
+
+def test_arguments_of_the_tuner_are_those_of_the_oracle(tmp_path):
+    hp = keras_tuner.HyperParameters()
+    tuner = tools.tuner(
+        tmp_path,
+        samples_per_round=2,
+        shared=True,
+        seed=3,
+        hyperparameters=hp,
+        max_retries_per_trial=1,
+        executions_per_trial=1,
+    )
+    assert tuner.oracle.theta.shape == (12,)
+    assert tuner.oracle.seed == 3 and tuner.oracle.hyperparameters is hp
+    assert tuner.oracle.max_retries_per_trial == 1
+    assert tuner.oracle.worker_timeout == 60.0
+    with pytest.raises((TypeError, ValueError), match="no_such"):
+        tools.tuner(tmp_path, no_such=1)

@@ -8,43 +8,49 @@ from keras_bilevel import schedules
 THREE = [schedules.CoTeachingSchedule(tau) for tau in (0.1, 0.3, 0.5)]
 
 
-def widths(figure):
-    return [line.get_linewidth() for line in figure.axes[0].lines]
+def widths(ax):
+    return [line.get_linewidth() for line in ax.lines]
 
 
-def names(figure):
-    return [text.get_text() for text in figure.axes[0].get_legend().texts]
+def names(ax):
+    return [text.get_text() for text in ax.get_legend().texts]
 
 
 def test_one_schedule():
-    figure = THREE[2].plot(epochs=20)
-    figure.savefig(io.BytesIO())
-    (line,) = figure.axes[0].lines
+    ax = THREE[2].plot(epochs=20)
+    ax.figure.savefig(io.BytesIO())
+    (line,) = ax.lines
     np.testing.assert_array_equal(line.get_xdata(), np.arange(20))
     np.testing.assert_allclose(line.get_ydata()[[0, 5, 19]], [1, 0.75, 0.5])
-    assert names(figure) == ["CoTeachingSchedule"]
+    assert names(ax) == ["CoTeachingSchedule"]
 
 
 def test_one_schedule_with_epochs_of_its_own():
     schedule = schedules.PiecewiseSchedule([1, 0.5, 0.5])
-    figure = schedule.plot(label="mine")
-    assert len(figure.axes[0].lines[0].get_xdata()) == 3
-    assert names(figure) == ["mine"]
+    ax = schedule.plot(label="mine")
+    assert len(ax.lines[0].get_xdata()) == 3
+    assert names(ax) == ["mine"]
+
+
+def test_given_axes_are_drawn_into():
+    ax = THREE[0].plot(epochs=5)
+    assert THREE[1].plot(epochs=5, ax=ax) is ax
+    assert len(ax.lines) == 2
 
 
 def test_the_best_is_bold():
-    figure = schedules.plot_schedules(THREE, 20, best=1)
-    figure.savefig(io.BytesIO())
-    assert np.argmax(widths(figure)) == 1
-    assert names(figure) == ["best"]
-    assert figure.axes[0].get_xlabel() == "epoch t"
+    ax = schedules.plot_schedules(THREE, 20, best=1)
+    ax.figure.savefig(io.BytesIO())
+    assert np.argmax(widths(ax)) == 1
+    assert names(ax) == ["best"]
+    assert ax.get_xlabel() == "epoch t"
 
 
 def test_names_without_best():
-    figure = schedules.plot_schedules(iter(THREE), 20, names=["a", "b", "c"])
-    assert len(set(widths(figure))) == 1
-    assert names(figure) == ["a", "b", "c"]
-    assert schedules.plot_schedules(THREE, 2).axes[0].get_legend() is None
+    ax = schedules.plot_schedules(iter(THREE), 20, names=["a", "b", "c"])
+    assert len(set(widths(ax))) == 1
+    assert names(ax) == ["a", "b", "c"]
+    assert schedules.plot_schedules(THREE, 2).get_legend() is None
 
 
 @pytest.mark.parametrize(

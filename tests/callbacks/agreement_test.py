@@ -7,7 +7,7 @@ from keras import layers
 from keras import losses
 
 import keras_bilevel as kb
-from keras_bilevel.callbacks import scores
+from keras_bilevel.callbacks import agreement
 from tests.distribute import runs
 from tests.models.tools import batch_of
 
@@ -54,7 +54,7 @@ def check(history, expected):
     np.testing.assert_array_equal(
         history.given_probability, history.example_scores
     )
-    order = history.example_scores[history.suspects()]
+    order = history.example_scores[kb.report.suspects(history)["id"]]
     assert len(order) == len(expected) and np.all(np.diff(order) >= 0)
 
 
@@ -200,7 +200,10 @@ def test_examples_of_which_nothing_counts_are_not_visited(by):
     np.testing.assert_allclose(
         history.given_probability, expected, rtol=1e-5, atol=1e-6
     )
-    assert set(history.suspects()) == set(np.flatnonzero(~absent))
+    suspects = kb.report.suspects(history)["id"]
+    assert set(suspects) == set(np.flatnonzero(~absent))
+    counts = [bar.get_height() for bar in history.plot().patches]
+    assert sum(counts) == len(suspects)
 
 
 def ranked(values):
@@ -263,7 +266,7 @@ def test_other_losses_are_ranked(kind):
     history = observed(net, x, y, loss)
     expected = ranked(values(y, net.predict(x, verbose=0)))
     np.testing.assert_allclose(history.example_scores, expected, atol=1e-6)
-    assert history.suspects()[0] == np.argmin(expected)
+    assert kb.report.suspects(history)["id"][0] == np.argmin(expected)
     with pytest.raises(ValueError, match="Expected a cross-entropy.*scores"):
         history.given_probability  # noqa: B018
 
@@ -271,7 +274,7 @@ def test_other_losses_are_ranked(kind):
 def test_ranks_leave_out_what_is_absent():
     losses = np.array([3.0, np.nan, 1.0, 3.0, 2.0], "float32")
     expected = [0.25, np.nan, 0.875, 0.25, 0.625]
-    np.testing.assert_allclose(scores.ranked(losses), expected)
+    np.testing.assert_allclose(agreement.ranked(losses), expected)
 
 
 def test_ranks_are_those_among_all_replicas():
@@ -296,7 +299,7 @@ def test_wrong_targets_of_a_regression_are_found():
     model.compile(keras.optimizers.SGD(0.05), "mse")
     history = kb.callbacks.ExampleHistory(256)
     model.fit(x, y, batch_size=32, epochs=20, verbose=0, callbacks=[history])
-    worst = history.suspects()[: wrong.sum()]
+    worst = kb.report.suspects(history)["id"][: wrong.sum()]
     assert wrong[worst].mean() > 0.9
 
 
@@ -431,6 +434,8 @@ def test_selection_history_leaves_out_what_is_ignored():
     )
     np.testing.assert_array_equal(history.kept[0], np.where(absent, -1, 1))
     np.testing.assert_array_equal(np.isnan(history.example_scores), absent)
+    (line,) = history.plot().lines
+    np.testing.assert_array_equal(line.get_ydata(), [1.0])
 
 
 def test_a_model_without_a_compiled_loss_is_refused_before_training():

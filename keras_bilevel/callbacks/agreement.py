@@ -1,6 +1,4 @@
-"""What a prediction says about the label that was given."""
-
-import math
+"""How far predictions agree with the labels that were given."""
 
 import numpy as np
 from keras import losses
@@ -8,13 +6,10 @@ from keras import ops
 
 from keras_bilevel import keras_private
 from keras_bilevel.data.labels import is_one_hot
+from keras_bilevel.engine.compiled_losses import check_per_number
 from keras_bilevel.engine.compiled_losses import expanded
 from keras_bilevel.engine.compiled_losses import numbers_shape
 from keras_bilevel.engine.compiled_losses import per_example_sum
-
-# What `fingerprints` are smaller than, and the factor that spreads them.
-LARGEST = 2**31 - 1
-_FACTOR = 2654435761
 
 # The losses of which predictions are probabilities, by their functions: those
 # are the same for `keras.losses.BinaryCrossentropy()`, subclasses and strings.
@@ -65,6 +60,19 @@ def are_classes(output):
     return _function(output.loss) in _BINARY or _classes(output) is not None
 
 
+def is_of_examples(output):
+    """Returns whether there is one label for each example, 0, 1 or a class.
+
+    Args:
+        output: An `OutputLoss`. One with a label for each token or pixel has
+            several, and a loss of no cross-entropy none that is known.
+    """
+    is_known = _function(output.loss) in (*_BINARY, *_ONE_HOT, *_SPARSE)
+    if not is_known:
+        return False
+    return len(numbers_shape(output.loss, output.y, output.y_pred)) == 1
+
+
 def correct(output):
     """Returns where the label that is predicted is the given one.
 
@@ -113,46 +121,58 @@ def example_means(output, values):
     return ops.where(total != 0, means, float("nan"))
 
 
-def fingerprints(output):
-    """Returns a number for the label of each example.
-
-    The same label has the same number at each visit, however the inputs are
-    augmented, so that another number means another example. That is only so
-    of classes and of 0-or-1 labels of the whole example: masks turn with
-    their images, targets of a regression may too, and mixed labels are those
-    of no one example.
+def score_of_batch(output, usable=True):
+    """Returns the probability of each given label, or else the loss.
 
     Args:
-        output: An `OutputLoss`.
+        output: An `engine.compiled_losses.OutputLoss`.
+        usable: Boolean tensor of shape `(batch_size,)`. Defaults to `True`.
 
     Returns:
-        int32 tensor of shape `(batch_size,)`, from 1 to `LARGEST - 1`, and 0
-        where nothing can be told.
+        Tuple of a float32 tensor of shape `(batch_size,)`, NaN where nothing
+        counts, and a boolean: whether these are losses, which `ranked` turns
+        into scores.
     """
-    y = ops.convert_to_tensor(output.y)
-    size, shape = ops.shape(y)[0], tuple(y.shape)[1:]
-    is_class = shape in ((), (1,)) and not _is_float(y)
-    if None in shape or not (is_class or _is_of_examples(output)):
-        return ops.zeros((size,), "int32")
-    columns = math.prod(shape)
-    y = ops.reshape(y, (size, columns))
-    codes = ops.cast(y, "int32")
-    same = ops.cast(codes, "float32") == ops.cast(y, "float32")
-    # Powers of one number: sums of some of them are no sums of others.
-    factors = [pow(_FACTOR, i + 1, 2**32) for i in range(columns)]
-    factors = np.array(factors, "uint32").view("int32")
-    codes = ops.sum(codes * factors, axis=1)
-    return ops.where(ops.all(same, axis=1), _in_range(codes), 0)
+    check_per_number(output)
+    values = given_probability(output)
+    are_losses = values is None
+    if are_losses:
+        values, _, _ = output.terms
+    means = example_means(output, values)
+    return ops.where(usable, means, float("nan")), are_losses
 
 
-def joined(codes):
-    """Returns one number for those of the labels of several outputs."""
-    factors = [pow(_FACTOR, 2 * i, LARGEST) for i in range(len(codes))]
-    return _in_range(sum(c * f for c, f in zip(codes, factors)))
+def ranked(losses):
+    """Returns the share of a batch with a higher loss; ties count half.
+
+    Args:
+        losses: Float tensor of shape `(batch_size,)`. What is not finite is
+            not in the batch.
+
+    Returns:
+        Float tensor in (0, 1) of the same shape, NaN where losses are not
+        finite.
+    """
+    there = ops.isfinite(losses)
+    ascending = ops.sort(ops.where(there, losses, float("inf")))
+    lower = ops.searchsorted(ascending, losses, side="left")
+    not_higher = ops.searchsorted(ascending, losses, side="right")
+    place = ops.cast(lower + not_higher, losses.dtype) / 2.0
+    count = ops.sum(ops.cast(there, losses.dtype))
+    return ops.where(there, 1.0 - place / count, float("nan"))
 
 
-def _in_range(codes):
-    return ops.bitwise_and(codes, LARGEST - 2) + 1
+def check_probability(are_ranks, watcher):
+    """Raises `ValueError` for scores that are no probabilities."""
+    if are_ranks:
+        raise ValueError(
+            "Expected a cross-entropy of `keras.losses` for "
+            f"`{type(watcher).__name__}.given_probability`. Received: a loss "
+            "of which predictions are not known to be probabilities. Use "
+            "`example_scores`, made of the ranks of the loss, or compile with "
+            "a loss such as `keras.losses.SparseCategoricalCrossentropy("
+            "from_logits=True)` in place of a function of your own."
+        )
 
 
 def predicts_logits(loss):
@@ -222,15 +242,3 @@ def _like(y, y_pred):
 
 def _to_unit(values):
     return ops.clip(values, 0.0, 1.0)
-
-
-def _is_float(y):
-    return "float" in ops.dtype(y)
-
-
-def _is_of_examples(output):
-    """Returns whether labels are 0, 1 or classes, of an example as a whole."""
-    is_known = _function(output.loss) in (*_BINARY, *_ONE_HOT, *_SPARSE)
-    if not is_known:
-        return False
-    return len(numbers_shape(output.loss, output.y, output.y_pred)) == 1

@@ -18,6 +18,16 @@ class Weighting:
             upper-level gradient) and a `"loss"`.
         l1_normalize: Boolean, whether the weights of a group are divided by
             the sum of their absolute values. Defaults to `False`.
+
+    Example:
+
+    ```python
+    class Sign(kb.weighting.ShardWeighting):
+        l1_normalize = True
+
+        def call(self, alignment):
+            return keras.ops.sign(alignment)
+    ```
     """
 
     statistics = ("alignment",)

@@ -1,8 +1,4 @@
-"""Class labels as integers, from integers or one-hot vectors.
-
-This is the only reader of labels without a loss. Where a loss says what they
-are (`callbacks/agreement.py`), classes may lie along any axis.
-"""
+"""Labels as classes, and the groups that shards are stratified by."""
 
 import keras
 import numpy as np
@@ -106,4 +102,157 @@ def _no_classes(received):
         "integers of shape `(n,)` or `(n, 1)`, or one-hot vectors. Make "
         "integers of floats that stand for classes, or take another rule. "
         f"Received: {received}"
+    )
+
+
+HINT = (
+    "Pass as `stratify_by` a function that maps one example's `(x, y)` to an "
+    "integer group, or `None` to turn stratification off."
+)
+
+
+def check_stratify_by(stratify_by):
+    """Raises a `ValueError` unless `stratify_by` is of a known kind."""
+    if stratify_by is None or callable(stratify_by):
+        return
+    if isinstance(stratify_by, str) and stratify_by != "label":
+        raise ValueError(
+            "Invalid value for argument `stratify_by`. Expected 'label', a "
+            "function, an array of integers or None. Received: "
+            f"stratify_by='{stratify_by}'"
+        )
+
+
+def array_groups(x, y, num_examples, stratify_by):
+    """The group of each example of a data set in memory.
+
+    Args:
+        x: Inputs, a structure of arrays of shape `(n, ...)`.
+        y: Labels, a structure of arrays of shape `(n, ...)`.
+        num_examples: Integer, `n`.
+        stratify_by: See `stratified_batches`.
+
+    Returns:
+        Integer array of shape `(n,)`.
+    """
+    check_stratify_by(stratify_by)
+    if stratify_by is None:
+        return np.zeros(num_examples, "int64")
+    if callable(stratify_by):
+        examples = tf.data.Dataset.from_tensor_slices((x, y))
+        groups = examples.map(_CallableGroup(stratify_by)).batch(4096)
+        return concatenate_groups(groups)
+    if isinstance(stratify_by, str):
+        return _label_groups(y)
+    return _given_groups(stratify_by, num_examples)
+
+
+def concatenate_groups(groups):
+    """A dataset of vectors of integers as one NumPy array."""
+    return np.concatenate([np.zeros(0, "int64"), *groups.as_numpy_iterator()])
+
+
+def grouped_chunks(dataset, stratify_by, size):
+    """Batches of examples, and the group of each example.
+
+    Args:
+        dataset: A `tf.data.Dataset` of single examples `(x, y, ...)`.
+        stratify_by: `"label"`, a function or `None`.
+        size: Integer, examples of a batch.
+
+    Returns:
+        A `tf.data.Dataset` of `(groups, (x, y, ...))`, where groups are int64
+        vectors.
+    """
+    check_stratify_by(stratify_by)
+    if callable(stratify_by):
+        group_of = _CallableGroup(stratify_by)
+        return dataset.map(lambda *ex: (group_of(*ex), ex)).batch(size)
+    if stratify_by is None:
+        groups_of = _one_group
+    elif isinstance(stratify_by, str):
+        _check_label_spec(dataset)
+        groups_of = _traced_label_groups
+    else:
+        raise ValueError(
+            "Invalid value for argument `stratify_by`. An array of groups "
+            "needs data that are arrays too. Received: stratify_by of type "
+            f"{type(stratify_by).__name__} with a `tf.data.Dataset`. {HINT}"
+        )
+    return dataset.batch(size).map(lambda *ex: (groups_of(ex[1]), ex))
+
+
+def _one_group(y):
+    return tf.zeros(tf.shape(keras.tree.flatten(y)[0])[:1], "int64")
+
+
+def _traced_label_groups(y):
+    return tf.ensure_shape(
+        tf.numpy_function(_label_groups, [y], "int64"), [None]
+    )
+
+
+class _CallableGroup:
+    """Calls the user's function and checks what it returned."""
+
+    def __init__(self, function):
+        self._function = function
+
+    def __call__(self, x, y, *_):
+        group = tf.convert_to_tensor(self._function(x, y))
+        discrete = group.dtype.is_integer or group.dtype.is_bool
+        if not discrete or group.shape.num_elements() != 1:
+            raise ValueError(
+                "Invalid value for argument `stratify_by`. Expected a function "
+                "that maps one example's `(x, y)` to one integer. Received a "
+                f"function that returned dtype {group.dtype.name} and shape "
+                f"{group.shape}. If the dataset is batched, apply "
+                "`.unbatch()` first."
+            )
+        return tf.cast(tf.reshape(group, []), "int64")
+
+
+def _label_groups(y):
+    if keras.tree.is_nested(y):
+        raise _wrong_labels(f"a {type(y).__name__}")
+    labels = np.asarray(y)
+    groups = class_ids(labels)
+    if groups is None:
+        raise _wrong_labels(f"dtype {labels.dtype} and shape {labels.shape}")
+    return groups
+
+
+def _given_groups(groups, num_examples):
+    groups = np.asarray(groups)
+    if groups.dtype.kind not in "iub" or groups.shape != (num_examples,):
+        raise ValueError(
+            "Invalid value for argument `stratify_by`. Expected one integer "
+            f"group for each of the {num_examples} examples. Received an array "
+            f"of dtype {groups.dtype} and shape {groups.shape}."
+        )
+    return groups.astype("int64")
+
+
+def _check_label_spec(dataset):
+    spec = dataset.element_spec[1]
+    if not isinstance(spec, tf.TensorSpec):
+        raise _wrong_labels(f"a {type(spec).__name__}")
+    discrete = spec.dtype.is_integer or spec.dtype.is_bool
+    if discrete and spec.shape.as_list() in ([], [1]):
+        return
+    if spec.shape.rank != 1 or not (discrete or spec.dtype.is_floating):
+        raise _wrong_labels(f"dtype {spec.dtype.name} and shape {spec.shape}")
+    # Soft labels and batches look alike: only the numbers tell.
+    for _, label, *_ in dataset.take(1):
+        if class_ids(label.numpy()[None]) is None:
+            raise _wrong_labels(f"{label.numpy()}")
+
+
+def _wrong_labels(received):
+    return ValueError(
+        "Invalid value for argument `stratify_by`. With "
+        "`stratify_by='label'` the labels must be integers or one-hot "
+        "vectors, one per example (a batched dataset needs `.unbatch()`): "
+        "make integers of floats or text that stand for classes. "
+        f"{HINT} Received: y of {received}"
     )

@@ -13,7 +13,7 @@ from keras_bilevel.data.arrays import check_steps
 from keras_bilevel.data.arrays import unpack_arrays
 from keras_bilevel.data.epochs import fixed_seed
 from keras_bilevel.data.epochs import once_per_epoch
-from keras_bilevel.data.groups import array_groups
+from keras_bilevel.data.labels import array_groups
 from keras_bilevel.data.streams import stream_batches
 from keras_bilevel.data.super_batches import RARE
 from keras_bilevel.data.super_batches import EpochPlan

@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras_bilevel.data.epochs import EPOCH
 from keras_bilevel.data.epochs import EpochCounter
 from keras_bilevel.data.epochs import generator
-from keras_bilevel.data.groups import concatenate_groups
+from keras_bilevel.data.labels import concatenate_groups
 from keras_bilevel.data.super_batches import Pool
 from keras_bilevel.data.super_batches import check_enough
 from keras_bilevel.data.super_batches import make_pools

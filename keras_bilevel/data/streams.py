@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_bilevel.data.groups import grouped_chunks
+from keras_bilevel.data.labels import grouped_chunks
 from keras_bilevel.data.stream_plan import StreamPlan
 from keras_bilevel.data.stream_plan import StreamSplit
 

@@ -2,12 +2,12 @@
 
 import keras
 
-from keras_bilevel.models import pair
 from keras_bilevel.models.fitting import Fitting
 from keras_bilevel.models.wrapper import Wrapper
 from keras_bilevel.models.wrapper import deserialized
 from keras_bilevel.schemes import Examples
 from keras_bilevel.schemes import Shards
+from keras_bilevel.schemes import pair
 from keras_bilevel.weighting.get import get as get_weighting
 from keras_bilevel.weighting.weighting import ShardWeighting
 
@@ -114,7 +114,8 @@ class BilevelModel(Fitting, Wrapper):
         self._source = None
         if source_model is not None:
             self._source = Wrapper(source_model)
-        self._check_pair()
+            if self.model.built and self._source.built:
+                pair.check_shared(self.model, source_model)
         scheme = Shards if is_of_shards else Examples
         self.scheme = scheme(self, self.weighting)
 
@@ -128,19 +129,6 @@ class BilevelModel(Fitting, Wrapper):
         # No property: Keras would take it for a part of this model, and save
         # it without end.
         return self._source or self
-
-    def _check_pair(self):
-        if self._source and self.model.built and self._source.built:
-            pair.check_shared(self.model, self.source_model)
-
-    def build_networks(self, parts):
-        super().build_networks(parts)
-        if self._source is None:
-            return
-        self._check_pair()
-        loss = self.loss if self.source_loss is None else self.source_loss
-        if self._source.loss is not loss:
-            self._source.compile(optimizer=None, loss=loss)
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object

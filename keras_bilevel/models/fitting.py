@@ -14,7 +14,7 @@ from keras_bilevel.data.batches import check_labels
 from keras_bilevel.data.batches import is_dataset
 from keras_bilevel.data.batches import sharded_by_data
 from keras_bilevel.data.epochs import attached
-from keras_bilevel.models.checks import check_trains
+from keras_bilevel.models.wrapper import check_trains
 from keras_bilevel.schemes.scheme import OutputTrackers
 
 _OTHER_SEED = (
@@ -133,7 +133,7 @@ class Fitting(engine.MultiWorker):
     def train_step(self, batch):
         """One step of any method: its gradient, then the optimizer's step."""
         parts = self.scheme.parse(batch)
-        self.build_networks(parts)
+        self.scheme.build(parts)
         self._build_optimizer(parts)
         scale = engine.LossScale(self.optimizer)
         trackers = OutputTrackers(self)
@@ -143,17 +143,6 @@ class Fitting(engine.MultiWorker):
             observer.observe(step)
         trackers.update(step)
         return self.scheme.log(step)
-
-    def build_networks(self, parts):
-        """Builds what is not built yet, from the first batch.
-
-        Args:
-            parts: What `Scheme.parse` returned.
-        """
-        for network, batch in parts:
-            if not network.built:
-                network.build_on(batch.x)
-        self.built = True
 
     def _build_optimizer(self, parts):
         """Builds the optimizer, once all variables are there."""

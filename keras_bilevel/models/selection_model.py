@@ -7,7 +7,6 @@ from keras_bilevel.checks import check_choice
 from keras_bilevel.checks import check_type
 from keras_bilevel.data.batches import get_masks
 from keras_bilevel.data.batches import set_masks
-from keras_bilevel.models import pair
 from keras_bilevel.models.fitting import Fitting
 from keras_bilevel.models.wrapper import OwnMethods
 from keras_bilevel.models.wrapper import Wrapper
@@ -15,6 +14,7 @@ from keras_bilevel.models.wrapper import deserialized
 from keras_bilevel.schedules import ConstantSchedule
 from keras_bilevel.schedules import Schedule
 from keras_bilevel.schemes import Selected
+from keras_bilevel.schemes import pair
 from keras_bilevel.selection import Rule
 
 

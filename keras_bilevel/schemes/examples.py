@@ -8,6 +8,7 @@ from keras_bilevel import keras_private
 from keras_bilevel.callbacks.example_observer import ExampleObserver
 from keras_bilevel.data import batches
 from keras_bilevel.data.epochs import attached
+from keras_bilevel.schemes import pair
 from keras_bilevel.schemes.scheme import WeighingScheme
 
 
@@ -103,18 +104,27 @@ class Examples(WeighingScheme):
         source.ids = batches.check_ids(source.ids, self.weighting.num_examples)
         return [(self.model, target), (self.model.get_source(), source)]
 
+    def build(self, parts):
+        super().build(parts)
+        network = self.model.get_source()
+        if network is self.model:
+            return
+        pair.check_shared(self.model.model, network.model)
+        loss = self.model.source_loss
+        loss = self.model.loss if loss is None else loss
+        if network.loss is not loss:
+            network.compile(optimizer=None, loss=loss)
+
     def seen(self, batch):
         if not batches.is_source_and_target(batch):
             return super().seen(batch)
         source, target = batches.source_and_target(batch)
-        self.model.build_networks(
-            [(self.model, target), (self.model.get_source(), source)]
-        )
-        if self.model.source_model is None:
-            return source.x, source.y, source.sample_weight
-        keras_private.build_symbolically(
-            self.model.get_source(), (source.x, source.y, source.sample_weight)
-        )
+        network = self.model.get_source()
+        self.build([(self.model, target), (network, source)])
+        parts = (source.x, source.y, source.sample_weight)
+        if network is self.model:
+            return parts
+        keras_private.build_symbolically(network, parts)
         return target.x, target.y, target.sample_weight
 
     def step(self, parts, scale):

@@ -76,6 +76,17 @@ class Scheme:
         """
         raise NotImplementedError
 
+    def build(self, parts):
+        """Builds the networks that are not built yet, from the first batch.
+
+        Args:
+            parts: What `parse` returned.
+        """
+        for network, batch in parts:
+            if not network.built:
+                network.build_on(batch.x)
+        self.model.built = True
+
     def seen(self, batch):
         """Returns `(x, y, sample_weight)` of what loss and metrics see.
 

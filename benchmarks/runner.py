@@ -1,6 +1,7 @@
 """Runs any experiment: flags, presets, progress, results, resumption."""
 
 import dataclasses
+import numbers
 import platform
 import time
 from collections.abc import Callable
@@ -44,6 +45,7 @@ PART = flags.DEFINE_string(
     "2/3 makes every third run from the second on: processes that share an "
     "experiment. Start once more without it to get the report.",
 )
+SHOWN = 4  # Metrics of a run that progress shows: the first of its numbers.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,17 +62,13 @@ class Experiment:
         report: Function `records -> render.Report`.
         run: Function `(settings, data_dir, verbose) -> metrics`, a dict of
             JSON values.
-        describe: Function `settings -> str`, for progress.
-        headline: Names of the metrics that progress shows, where there.
     """
 
     name: str
     presets: dict
-    stages: tuple
+    stages: list
     report: Callable
     run: Callable = training.run
-    describe: Callable = render.describe
-    headline: tuple = ("test", "held_out")
 
 
 def main(choose):
@@ -141,8 +139,12 @@ def execute(experiment, preset, journal, run, part=(0, 1)):
         plan = stage(preset, records)
         mine = plan[part[0] :: part[1]]
         for position, settings in enumerate(mine, start=1):
-            label = f"[{position}/{len(mine)}] {experiment.describe(settings)}"
-            _run_once(experiment, label, settings, journal, run)
+            progress = f"[{position}/{len(mine)}]"
+            print(progress, label(settings, plan), flush=True)
+            if journal.find([settings]):
+                print(f"    already in {journal.path}", flush=True)
+            else:
+                _run_once(experiment, settings, journal, run)
         found = journal.find(plan)
         records += found
         if len(found) < len(plan):
@@ -151,11 +153,16 @@ def execute(experiment, preset, journal, run, part=(0, 1)):
     return records
 
 
-def _run_once(experiment, label, settings, journal, run):
-    if journal.find([settings]):
-        print(f"{label}: already in {journal.path}", flush=True)
-        return
-    print(f"{label} ...", flush=True)
+def label(settings, plan):
+    """Tells a run by the settings in which the runs of its plan differ."""
+    return ", ".join(
+        f"{name} {value}"
+        for name, value in settings.items()
+        if any(other.get(name) != value for other in plan)
+    )
+
+
+def _run_once(experiment, settings, journal, run):
     start = time.perf_counter()
     metrics = run(settings)
     seconds = round(time.perf_counter() - start, 1)
@@ -169,12 +176,12 @@ def _run_once(experiment, label, settings, journal, run):
             "seconds": seconds,
         }
     )
-    shown = [
-        f"{name} {metrics[name]:.3f}"
-        for name in experiment.headline
-        if name in metrics
+    found = [
+        f"{name} {value:.4g}"
+        for name, value in metrics.items()
+        if isinstance(value, numbers.Number)
     ]
-    print(f"    {' '.join(shown)} in {seconds:.0f} s", flush=True)
+    print(f"    {', '.join(found[:SHOWN])} in {seconds:.0f} s", flush=True)
     keras.backend.clear_session()
 
 

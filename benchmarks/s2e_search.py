@@ -15,6 +15,7 @@ import keras_tuner
 import numpy as np
 from matplotlib.figure import Figure
 
+from benchmarks import figures
 from benchmarks import render
 from benchmarks import runner
 from keras_bilevel.schedules import S2ESchedule
@@ -290,7 +291,7 @@ def _figure(records):
         "natural, 256 candidates",
     )
     for axes, (kind, name) in zip(figure.subplots(1, 2), KINDS.items()):
-        for method, color in zip(shown, render.COLORS):
+        for method, color in zip(shown, figures.COLORS):
             best = np.mean(_curves(records, kind, method), axis=0)
             trials = np.arange(1, len(best) + 1)
             bold = {"linewidth": 2.5} if method == DEFAULT else {}
@@ -312,8 +313,6 @@ EXPERIMENT = runner.Experiment(
     stages=(_plan,),
     report=_report,
     run=run,
-    describe=_describe,
-    headline=("final",),
 )
 
 if __name__ == "__main__":

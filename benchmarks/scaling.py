@@ -23,6 +23,7 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 import keras_bilevel as kb
+from benchmarks import figures
 from benchmarks import networks
 from benchmarks import render
 from benchmarks import runner
@@ -581,7 +582,7 @@ def _draw_axis(axes, records, axis, metrics):
     if len(records) < 2:
         return
     names = [str(r["settings"][axis]) for r in records]
-    for metric, color in zip(metrics, render.COLORS):
+    for metric, color in zip(metrics, figures.COLORS):
         values = [r["metrics"][metric] for r in records]
         axes.plot(names, values, "o-", color=color, label=LINES[metric])
     axes.set_xlabel(AXES[axis])
@@ -591,7 +592,7 @@ def _draw_scaling(axes, records, kind):
     found = [r for r in records if r["settings"]["kind"] == kind]
     groups = render.group(found, lambda s: s["way"])
     # In the colours of the other panels.
-    for way, color in zip(sorted(groups), render.COLORS):
+    for way, color in zip(sorted(groups), figures.COLORS):
         values = {
             r["settings"]["replicas"]: r["metrics"]["per_work"]
             for r in groups[way]
@@ -609,8 +610,6 @@ EXPERIMENT = runner.Experiment(
     stages=(_plan,),
     report=_report,
     run=_run,
-    describe=_describe,
-    headline=("cpu_ratio", "per_work", "peak_mb", "gradients"),
 )
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from keras import layers
 from matplotlib.figure import Figure
 
 import keras_bilevel as kb
+from benchmarks import figures
 from benchmarks import render
 from benchmarks import runner
 
@@ -348,7 +349,7 @@ def _draw_sweep(axes, records):
         for record in records
     ]
     names = ("recall", "precision", "accuracy")
-    for name, color in zip(names, render.COLORS[1:]):
+    for name, color in zip(names, figures.COLORS[1:]):
         # No precision where nothing is removed: at 0.
         values = np.mean([sweep[name] for sweep in sweeps], axis=0)
         axes.plot(thresholds, values, color=color, label=name)
@@ -365,8 +366,6 @@ EXPERIMENT = runner.Experiment(
     stages=(_plan,),
     report=_report,
     run=run,
-    describe=_describe,
-    headline=("told", "missed", "clean_weight", "noisy_weight", "test"),
 )
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 import keras_bilevel as kb
 from benchmarks import datasets
+from benchmarks import figures
 from benchmarks import networks
 from benchmarks import render
 from benchmarks import runner
@@ -549,7 +550,7 @@ def _draw_tests(axes, records):
             places,
             [values.mean() for values in tests],
             width,
-            color=render.COLORS[i],
+            color=figures.COLORS[i],
             alpha=0.6,
             label=f"{count} target images",
         )
@@ -569,7 +570,7 @@ def _draw_useful(axes, records):
         useful = _useful(runs)
         places = np.arange(len(useful)) + (i - (len(sizes) - 1) / 2) * width
         axes.bar(
-            places, useful.values(), width, color=render.COLORS[i], alpha=0.6
+            places, useful.values(), width, color=figures.COLORS[i], alpha=0.6
         )
     axes.set_xticks(np.arange(len(useful)), list(useful))
     axes.set(xlabel="source digit", ylim=(0, 1.05))
@@ -594,8 +595,6 @@ def _experiment(cases):
         stages=(_plan,),
         report=_report,
         run=run,
-        describe=_describe,
-        headline=("test", "held_out", "train_target", "train_source"),
     )
 
 

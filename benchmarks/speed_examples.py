@@ -318,8 +318,6 @@ EXPERIMENT = runner.Experiment(
     stages=(_plan,),
     report=_report,
     run=_run,
-    describe=_describe,
-    headline=("cpu_ratio", "wall_ratio", "peak_mb"),
 )
 
 if __name__ == "__main__":

@@ -83,11 +83,11 @@ def _pairs(run):
     )
 
 
-def _source(source, target):
+def only_source(source, target):
     return source[:2]
 
 
-def _target(source, target):
+def only_target(source, target):
     return target
 
 
@@ -112,13 +112,13 @@ def _plain(batches):
 def _finetune(run):
     """Noisy labels first, then the clean set alone."""
     pairs, network = _pairs(run), run.compiled(run.network())
-    run.fit(network, pairs.map(_source))
+    run.fit(network, pairs.map(only_source))
     epochs = run.settings["epochs"]
     rate = run.settings["learning_rate"] * FINETUNE["rate"]
     slow = run.changed(settings={**run.settings, "learning_rate": rate})
     slow.fit(
         slow.compiled(network),
-        pairs.map(_target),
+        pairs.map(only_target),
         initial_epoch=epochs,
         epochs=epochs + math.ceil(FINETUNE["epochs"] * epochs),
     )
@@ -245,8 +245,8 @@ def schedule_of(settings):
 METHODS = {
     "sgd": _plain(_drawn),
     "bilevel": _bilevel,
-    "noisy": _plain(lambda run: _pairs(run).map(_source)),
-    "clean": _plain(lambda run: _pairs(run).map(_target)),
+    "noisy": _plain(lambda run: _pairs(run).map(only_source)),
+    "clean": _plain(lambda run: _pairs(run).map(only_target)),
     "mixed": _plain(lambda run: _pairs(run).map(_both)),
     "finetune": _finetune,
     "reweight": _reweight,

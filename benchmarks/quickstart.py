@@ -9,7 +9,6 @@ from pathlib import Path
 import pandas as pd
 from absl import flags
 
-from benchmarks import datasets
 from benchmarks import figures
 from benchmarks import plans
 from benchmarks import render
@@ -17,9 +16,22 @@ from benchmarks import runner
 from benchmarks import tasks
 from benchmarks import training
 
-DATASET = flags.DEFINE_enum(
-    "dataset", "digits", datasets.NAMES, "What to learn."
-)
+# What suits a data set, where no flag says otherwise.
+_GREY = {"learning_rate": 0.02, "epochs": 50}
+_COLOUR = {
+    "network": "cnn",
+    "num_train": 10_000,
+    "learning_rate": 0.02,
+    "epochs": 30,
+}
+SUITED = {
+    "digits": {"learning_rate": 0.05, "epochs": 100, "every": 4},
+    "mnist": {**_GREY, "num_train": 10_000},
+    "usps": _GREY,
+    "cifar10": _COLOUR,
+    "cifar100": _COLOUR,
+}
+DATASET = flags.DEFINE_enum("dataset", "digits", SUITED, "What to learn.")
 NOISE = flags.DEFINE_float("noise", 0.5, "Share of wrong labels.", 0.0, 1.0)
 NOISE_KIND = flags.DEFINE_enum(
     "noise_kind", "symmetric", tasks.KINDS, "How labels go wrong."
@@ -38,22 +50,6 @@ SHARD_SIZE = flags.DEFINE_integer(
 )
 EPOCHS = flags.DEFINE_integer("epochs", None, "Epochs.", lower_bound=1)
 LEARNING_RATE = flags.DEFINE_float("learning_rate", None, "Of both methods.")
-
-# What suits a data set, where no flag says otherwise.
-_GREY = {"learning_rate": 0.02, "epochs": 50}
-_COLOUR = {
-    "network": "cnn",
-    "num_train": 10_000,
-    "learning_rate": 0.02,
-    "epochs": 30,
-}
-SUITED = {
-    "digits": {"learning_rate": 0.05, "epochs": 100, "every": 4},
-    "mnist": {**_GREY, "num_train": 10_000},
-    "usps": _GREY,
-    "cifar10": _COLOUR,
-    "cifar100": _COLOUR,
-}
 
 
 def _plan(preset, records):

@@ -151,7 +151,8 @@ def table(records, rows, columns):
         records: List of records.
         rows: Dict from header to function of the settings: what tells
             groups apart.
-        columns: Dict from header to the name of a metric.
+        columns: Dict from header to the name of a metric, or to a function
+            `records of a row -> string`.
 
     Returns:
         List of lists of strings, the header first.
@@ -160,12 +161,18 @@ def table(records, rows, columns):
     body = [
         [
             *names,
-            *(cell(values(members, metric)) for metric in columns.values()),
+            *(_cell(members, column) for column in columns.values()),
             str(len(members)),
         ]
         for names, members in groups.items()
     ]
     return [[*rows, *columns, "runs"], *body]
+
+
+def _cell(records, column):
+    if callable(column):
+        return column(records)
+    return cell(values(records, column))
 
 
 def memorised(records):

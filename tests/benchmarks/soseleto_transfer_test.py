@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import flags
+from absl.testing import flagsaver
 
 from benchmarks import datasets
 from benchmarks import networks
@@ -158,5 +160,6 @@ def test_fixed_weights_keep_the_target_out_of_shared_layers(name, reached):
 
 
 def test_unknown_case_is_an_error():
-    with pytest.raises(ValueError, match="--cases"):
-        soseleto_transfer._experiment(["mnist", "imagenet"])
+    with flagsaver.flagsaver():
+        with pytest.raises(flags.IllegalFlagValueError, match="--cases"):
+            flags.FLAGS.cases = ["mnist", "imagenet"]

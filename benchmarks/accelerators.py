@@ -6,36 +6,23 @@ import math
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """What the model has to know about a network and its batch.
-
-    Attributes:
-        parameters: Float, how many.
-        forward: Float, FLOPs of a forward pass of one example.
-        shard_size: Integer, examples in a shard.
-    """
+    """What the model has to know about a network and its batch."""
 
     parameters: float
-    forward: float
+    forward: float  # FLOPs of a forward pass of one example.
     shard_size: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """One accelerator of many, and its link.
+    """One accelerator of many, and its link."""
 
-    Attributes:
-        link: Float, bytes per second that it sends, and receives.
-        flops: Float, FLOPs per second that training reaches.
-        memory: Float, bytes per second of its own memory.
-        hop: Float, seconds of a message of no size to a neighbour.
-        overlap: Float in [0, 1], the part of the backward pass that plain
-            training's reduction can hide behind.
-    """
-
-    link: float
-    flops: float = 125e12
-    memory: float = 2e12
-    hop: float = 5e-6
+    link: float  # Bytes per second that it sends, and receives.
+    flops: float = 125e12  # Per second, that training reaches.
+    memory: float = 2e12  # Bytes per second of its own memory.
+    hop: float = 5e-6  # Seconds of a message of no size to a neighbour.
+    # The part of the backward pass that plain training's reduction can hide
+    # behind.
     overlap: float = 1.0
 
 
@@ -58,23 +45,14 @@ def all_reduce(size, accelerators, machine):
 
     It sends what a ring sends and waits for as many messages as a tree.
     """
-    n = accelerators
-    return (
-        2 * (n - 1) / n * size / machine.link + 2 * math.log2(n) * machine.hop
-    )
+    sent = 2 * (accelerators - 1) / accelerators * size
+    return sent / machine.link + 2 * math.log2(accelerators) * machine.hop
 
 
 def model_step(network, accelerators, machine, num_shards=SHARDS):
     """Returns the seconds of a plain step and of one of Deep Bilevel.
 
-    Args:
-        network: A `Network`.
-        accelerators: Integer.
-        machine: A `Machine`.
-        num_shards: Integer, shards for each accelerator.
-
-    Returns:
-        Tuple of two floats.
+    `num_shards` counts the shards of each accelerator.
     """
     size = 4 * network.parameters
     examples = num_shards * network.shard_size

@@ -40,13 +40,8 @@ PAIRS = (
 def experiment(name, presets, plan, measures, report):
     """Returns an experiment on costs, which makes its own data.
 
-    Args:
-        name: Its name.
-        presets: Dict of dicts.
-        plan: Function `preset -> list of settings`, without seeds.
-        measures: Dict from the setting `kind` to a function
-            `settings -> metrics`.
-        report: Function `records -> render.Report`.
+    `plan` is a function `preset -> list of settings`, without seeds;
+    `measures` a dict from the setting `kind` to `settings -> metrics`.
     """
 
     def stage(preset, records):
@@ -58,6 +53,17 @@ def experiment(name, presets, plan, measures, report):
         return measures[settings["kind"]](settings)
 
     return runner.Experiment(name, presets, [stage], report, run)
+
+
+def report(title, describe, columns, notes):
+    """Returns the report of `TIMES` and other columns, a row a setting."""
+
+    def make(records):
+        shown = {**TIMES, **columns}
+        table = render.table(records, {"what": describe}, shown)
+        return render.Report(title, table, notes, bars(records, describe))
+
+    return make
 
 
 def compare(a, b, pairs, per):

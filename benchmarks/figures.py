@@ -1,4 +1,8 @@
-"""Figures that several experiments draw."""
+"""Figures that several experiments draw.
+
+`rows`, `columns` and `lines` are functions of a run's settings: they tell the
+panels of a figure apart, and the lines of a panel.
+"""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -18,15 +22,7 @@ NAMES = {
 def curves(records, rows, columns, lines=render.method, kinds=tuple(STYLES)):
     """Draws accuracies over epochs, with a band of one deviation over seeds.
 
-    Args:
-        records: List of records.
-        rows: Function of the settings: the row of a panel.
-        columns: Function of the settings: the column of a panel.
-        lines: Function of the settings: the colour of a line.
-        kinds: Which curves to draw, out of `STYLES`.
-
-    Returns:
-        A `matplotlib` figure.
+    `kinds` are those of `STYLES` that are drawn.
     """
     colors = dict(zip(render.group(records, lines), COLORS))
 
@@ -52,19 +48,7 @@ def band(axes, x, low, high, color, alpha=0.15):
 
 
 def rates(records, rows, columns, lines, metric, ylabel):
-    """Draws a metric against the rate, mean and one deviation over seeds.
-
-    Args:
-        records: List of records.
-        rows: Function of the settings: the row of a panel.
-        columns: Function of the settings: the column of a panel.
-        lines: Function of the settings: the colour of a line.
-        metric: Name of a metric in [0, 1].
-        ylabel: String.
-
-    Returns:
-        A `matplotlib` figure.
-    """
+    """Draws a metric against the rate, mean and one deviation over seeds."""
     looks = {
         name: {
             "color": COLORS[i % len(COLORS)],
@@ -76,40 +60,32 @@ def rates(records, rows, columns, lines, metric, ylabel):
 
     def draw(axes, members):
         for name, runs in render.group(members, lines).items():
-            at = sorted(
-                render.group(runs, lambda s: s["learning_rate"]).items()
-            )
-            moments = [render.spread(render.values(r, metric)) for _, r in at]
-            mean, deviation = np.array(moments).T
-            places = [rate for rate, _ in at]
-            error = np.nan_to_num(deviation)
-            axes.errorbar(places, mean, error, **looks[name])
+            at = render.group(runs, lambda s: s["learning_rate"])
+            places = sorted(at)
+            mean, deviation = moments([at[rate] for rate in places], metric)
+            axes.errorbar(places, mean, deviation, **looks[name])
         axes.set_xscale("log")
 
     return panels(records, rows, columns, draw, "rate", looks, ylabel)
 
 
+def moments(groups, metric):
+    """Returns means and deviations, 0 for one run, of groups of records."""
+    found = [render.spread(render.values(runs, metric)) for runs in groups]
+    mean, deviation = np.array(found).T
+    return mean, np.nan_to_num(deviation)
+
+
 def panels(records, rows, columns, draw, xlabel, legend, ylabel="accuracy"):
     """Draws one panel for each row and column, and one legend for all.
 
-    Args:
-        records: List of records.
-        rows: Function of the settings: the row of a panel.
-        columns: Function of the settings: the column of a panel.
-        draw: Function of axes and the panel's records.
-        xlabel: String.
-        legend: Dict from text to how its line looks, a dict.
-        ylabel: String.
-
-    Returns:
-        A `matplotlib` figure.
+    `draw` is a function of axes and the panel's records; `legend` is a dict
+    from a text to how its line looks.
     """
     across = list(render.group(records, columns))
     down = render.group(records, rows)
-    figure = Figure(
-        figsize=(3.5 * len(across) + 1.5, 3 * len(down) + 1),
-        layout="constrained",
-    )
+    size = 3.5 * len(across) + 1.5, 3 * len(down) + 1
+    figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(down), len(across), squeeze=False, sharey=True)
     for (name, members), line in zip(down.items(), grid):
         parts = render.group(members, columns)
@@ -132,3 +108,15 @@ def panels(records, rows, columns, draw, xlabel, legend, ylabel="accuracy"):
         fontsize=9,
     )
     return figure
+
+
+def stack(records, key, width, height, extra=0.0):
+    """Returns a figure and, for each group of records, its axes and records.
+
+    The panels lie below one another; a group is what `key` tells apart.
+    """
+    groups = render.group(records, key)
+    size = width, extra + height * len(groups)
+    figure = Figure(figsize=size, layout="constrained")
+    column = figure.subplots(len(groups), 1, squeeze=False)[:, 0]
+    return figure, [(axes, *item) for axes, item in zip(column, groups.items())]

@@ -27,12 +27,6 @@ def of_run(settings, task, curves, outcome):
     - with sample selection: `precision`, the share of right labels among
       those that were learnt from in the last epoch.
 
-    Args:
-        settings: Dict, see `plans`.
-        task: A `tasks.Task`.
-        curves: A `LabelCurves`.
-        outcome: A `methods.Outcome`.
-
     Returns:
         Tuple of a dict of JSON values and of the score `history`, or `None`.
     """
@@ -56,26 +50,19 @@ def accuracies(curves, precision, evaluated):
     """Returns accuracies after the last epoch, the best one, and the curves.
 
     `gap` is that of the paper: `train_given - test`. The best on the way,
-    `best_test`, is what nobody can pick without clean data.
-
-    Args:
-        curves: Dict of `LabelCurves`.
-        precision: See `methods.Outcome`.
-        evaluated: Name of what the curve `test` was evaluated on.
+    `best_test`, is what nobody can pick without clean data. `evaluated` names
+    what the curve `test` was evaluated on.
     """
     curves = dict(curves)
     test = curves[evaluated] = curves.pop("test")
     best = int(np.argmax(test))
-    last = {}
     if precision is not None:
         curves["precision"] = np.asarray(precision).tolist()
-        last["precision"] = curves["precision"][-1]
+    last = {name: values[-1] for name, values in curves.items()}
+    del last["epoch"]
     return {
-        evaluated: test[-1],
-        "train_given": curves["train_given"][-1],
-        "train_clean": curves["train_clean"][-1],
-        "gap": curves["train_given"][-1] - test[-1],
         **last,
+        "gap": last["train_given"] - last[evaluated],
         f"best_{evaluated}": test[best],
         "best_epoch": curves["epoch"][best],
         "curves": {

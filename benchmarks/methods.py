@@ -27,23 +27,15 @@ ANCHOR_PERCENTILE = 97
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a method leaves behind.
+    """What a method leaves behind."""
 
-    Attributes:
-        steps: Integer, of the optimizer.
-        network: The trained network whose softmax is the probability of the
-            given labels, or `None` where no one network has it.
-        log: Dict of lists, what `fit` has logged.
-        scores: Dict of arrays of shape `(n,)`: a low score makes a given
-            label suspect.
-        precision: Array of shape `(epochs,)`: the share of right labels among
-            those that were learnt from. `None` where all are.
-    """
-
-    steps: int
+    steps: int  # Of the optimizer.
+    # Whose softmax is the probability of the given labels, if one has it.
     network: keras.Model = None
-    log: dict = dataclasses.field(default_factory=dict)
+    log: dict = None  # What `fit` has logged.
+    # Arrays of shape `(n,)`: a low score makes a given label suspect.
     scores: dict = dataclasses.field(default_factory=dict)
+    # The share of right labels among those that were learnt from, each epoch.
     precision: np.ndarray = None
 
 
@@ -201,12 +193,8 @@ def _f_correction(run):
 def anchored_confusion(probabilities):
     """Estimates which label a class gets, from its most typical examples.
 
-    Args:
-        probabilities: Array of shape `(n, classes)`, predictions for noisy
-            labels.
-
-    Returns:
-        Array of shape `(classes, classes)`; rows sum to 1.
+    From predictions for noisy labels, of shape `(n, classes)`, to a matrix
+    `(classes, classes)` whose rows sum to 1.
     """
     limits = np.percentile(probabilities, ANCHOR_PERCENTILE, axis=0)
     below = np.where(probabilities <= limits, probabilities, -1.0)

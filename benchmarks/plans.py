@@ -64,31 +64,19 @@ SEARCH = {
 HUMAN = {"noise_kind": "human", "noise": None, "label_set": "worse_label"}
 
 
-def noisy(**changes):
-    """Returns settings of a run on noisy labels alone."""
-    return _changed(NOISY, changes)
-
-
-def source_target(**changes):
-    """Returns settings of a run on a noisy source and a small clean target."""
-    return _changed(SOURCE_TARGET, changes)
-
-
-def selection(**changes):
-    """Returns settings of a run that selects examples of small loss."""
-    return _changed(SELECTION, changes)
-
-
-def search(**changes):
-    """Returns settings of a search for a schedule R(t)."""
-    return _changed(SEARCH, changes)
-
-
-def _changed(defaults, changes):
+def _changed(defaults, **changes):
     unknown = set(changes) - set(defaults)
     if unknown:
         raise ValueError(f"Unknown settings. Received: {sorted(unknown)}")
     return {**defaults, **changes}
+
+
+# The settings of a run: on noisy labels alone, with a small clean target set,
+# by sample selection, and of a search for a schedule R(t).
+noisy = functools.partial(_changed, NOISY)
+source_target = functools.partial(_changed, SOURCE_TARGET)
+selection = functools.partial(_changed, SELECTION)
+search = functools.partial(_changed, SEARCH)
 
 
 def bilevel(num_shards, num_validation_shards=1):
@@ -115,10 +103,7 @@ def each(name, values):
 
 
 def grid(*axes):
-    """Returns all combinations of the dicts of several lists.
-
-    The last list turns fastest.
-    """
+    """Returns all unions of a dict from each list; the last turns fastest."""
     return [
         functools.reduce(operator.or_, parts, {})
         for parts in itertools.product(*axes)

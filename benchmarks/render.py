@@ -23,18 +23,11 @@ NOTES = [
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What an experiment has to say.
-
-    Attributes:
-        title: String.
-        table: List of rows of strings, the header first; see `table`.
-        notes: List of sentences below the table.
-        figure: `matplotlib` figure.
-    """
+    """What an experiment has to say."""
 
     title: str
-    table: list
-    notes: list
+    table: list  # Of rows of strings, the header first; see `table`.
+    notes: list  # Of sentences below the table.
     figure: Figure
 
 
@@ -103,12 +96,7 @@ def data_and_rate(settings):
 
 
 def group(records, key):
-    """Returns a dict of lists of records, in order of appearance.
-
-    Args:
-        records: List of records.
-        key: Function of a record's settings.
-    """
+    """Groups records by a function of their settings, in order."""
     groups = {}
     for record in records:
         groups.setdefault(key(record["settings"]), []).append(record)
@@ -139,8 +127,8 @@ def cell(values):
     if math.isnan(mean):
         return "-"
     if math.isnan(deviation):
-        is_count = isinstance(values[0], int)
-        return str(values[0]) if is_count else f"{mean:.3f}"
+        count = isinstance(values[0], int)
+        return str(values[0]) if count else f"{mean:.3f}"
     return f"{mean:.3f} ± {deviation:.3f}"
 
 
@@ -153,18 +141,11 @@ def table(records, rows, columns):
             groups apart.
         columns: Dict from header to the name of a metric, or to a function
             `records of a row -> string`.
-
-    Returns:
-        List of lists of strings, the header first.
     """
     groups = group(records, lambda s: tuple(read(s) for read in rows.values()))
     body = [
-        [
-            *names,
-            *(_cell(members, column) for column in columns.values()),
-            str(len(members)),
-        ]
-        for names, members in groups.items()
+        [*names, *(_cell(runs, c) for c in columns.values()), str(len(runs))]
+        for names, runs in groups.items()
     ]
     return [[*rows, *columns, "runs"], *body]
 

@@ -50,33 +50,22 @@ SHOWN = 4  # Metrics of a run that progress shows: the first of its numbers.
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """What to run and what to make of it.
+    """What to run and what to make of it."""
 
-    Attributes:
-        name: Names the files with the results.
-        presets: Dict of dicts: the settings of each preset. `seeds` is the
-            list of seeds.
-        stages: Functions `(preset, records) -> list of settings`. A stage
-            begins when all runs of the one before it are done, and gets
-            all records so far.
-        report: Function `records -> render.Report`.
-        run: Function `(settings, data_dir, verbose) -> metrics`, a dict of
-            JSON values.
-    """
-
-    name: str
-    presets: dict
+    name: str  # Of the files with the results.
+    presets: dict  # Dicts; `seeds` is what `--seeds` sets.
+    # Functions `(preset, records) -> list of settings`. A stage begins when all
+    # runs of the one before it are done, and gets all records so far.
     stages: list
-    report: Callable
+    report: Callable  # `records -> render.Report`
+    # `(settings, data_dir, verbose) -> metrics`, a dict of JSON values.
     run: Callable = training.run
 
 
 def main(choose):
     """Runs an experiment as the command line says.
 
-    Args:
-        choose: Function that returns the `Experiment`, called when the flags
-            are parsed.
+    `choose` returns the `Experiment`, when the flags are parsed.
     """
     app.run(lambda argv: _main(choose()))
 
@@ -121,7 +110,7 @@ def parse_part(text):
 
 
 def execute(experiment, preset, journal, run, part=(0, 1)):
-    """Makes all runs that are not in the journal yet.
+    """Makes all runs of a preset that are not in the journal yet.
 
     Args:
         experiment: An `Experiment`.
@@ -131,8 +120,7 @@ def execute(experiment, preset, journal, run, part=(0, 1)):
         part: Tuple `(position, count)`: make every `count`-th run only.
 
     Returns:
-        List of the records of all runs of the preset; empty as long as some
-        are missing.
+        The records of all runs; no record as long as some are missing.
     """
     records = []
     for stage in experiment.stages:
@@ -166,13 +154,16 @@ def _run_once(experiment, settings, journal, run):
     start = time.perf_counter()
     metrics = run(settings)
     seconds = round(time.perf_counter() - start, 1)
+    versions = {
+        module.__name__: module.__version__ for module in (kb, keras, tf, np)
+    }
     journal.append(
         {
             "experiment": experiment.name,
             "seed": settings["seed"],
             "settings": settings,
             "metrics": metrics,
-            "versions": _versions(),
+            "versions": {**versions, "python": platform.python_version()},
             "seconds": seconds,
         }
     )
@@ -183,13 +174,3 @@ def _run_once(experiment, settings, journal, run):
     ]
     print(f"    {', '.join(found[:SHOWN])} in {seconds:.0f} s", flush=True)
     keras.backend.clear_session()
-
-
-def _versions():
-    return {
-        "keras_bilevel": kb.__version__,
-        "keras": keras.__version__,
-        "tensorflow": tf.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }

@@ -11,6 +11,7 @@ from absl import flags
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
+from benchmarks import figures
 from benchmarks import methods
 from benchmarks import plans
 from benchmarks import render
@@ -292,10 +293,8 @@ def _searches_report(records):
 
 def _searches_figure(records):
     """A panel for each case: the best value after so many trials."""
-    cases = render.group(records, _case)
-    figure = Figure(figsize=(8, 5 * len(cases)), layout="constrained")
-    panels = figure.subplots(len(cases), 1, squeeze=False)[:, 0]
-    for axes, (name, members) in zip(panels, cases.items()):
+    figure, panels = figures.stack(records, _case, 8, 5)
+    for axes, name, members in panels:
         for color, record in zip(colormaps["tab20"].colors, members):
             best = record["metrics"]["best_so_far"]
             label = _search_name(record["settings"])

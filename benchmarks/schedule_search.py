@@ -23,13 +23,7 @@ SPACES = {
 
 
 def run(settings, data_dir=None, verbose=0):
-    """Searches in one space with one algorithm.
-
-    Args:
-        settings: Dict of `plans.search`: `space` is one of `SPACES`,
-            `algorithm` one of `ALGORITHMS`.
-        data_dir: See `datasets.load`.
-        verbose: Of the search.
+    """Searches in one of `SPACES` with one of `ALGORITHMS`.
 
     Returns:
         Dict of metrics: `best`, the best value of the objective, validation

@@ -5,9 +5,7 @@ confusion and Caffe's network. `--experiment=human`: CIFAR-10N, whose wrong
 labels people have given.
 """
 
-import numpy as np
 from absl import flags
-from matplotlib.figure import Figure
 
 from benchmarks import figures
 from benchmarks import plans
@@ -187,23 +185,16 @@ def _choice_note(record):
 def _figure(records):
     """Bars of test accuracy: one panel a case, one bar a method."""
     tested = [record for record in records if "test" in record["metrics"]]
-    cases = render.group(tested, _case)
-    figure = Figure(figsize=(7, 0.6 + 1.9 * len(cases)), layout="constrained")
-    panels = figure.subplots(len(cases), 1, squeeze=False)[:, 0]
-    for axes, (name, members) in zip(panels, cases.items()):
+    figure, panels = figures.stack(tested, _case, 7, 1.9, extra=0.6)
+    for axes, name, members in panels:
         methods = render.group(members, _method)
-        mean, deviation = np.array(
-            [
-                render.spread(render.values(runs, "test"))
-                for runs in methods.values()
-            ]
-        ).T
-        error, colors = np.nan_to_num(deviation), figures.COLORS[: len(mean)]
-        axes.barh(list(methods), mean, xerr=error, color=colors)
+        mean, deviation = figures.moments(methods.values(), "test")
+        colors = figures.COLORS[: len(mean)]
+        axes.barh(list(methods), mean, xerr=deviation, color=colors)
         axes.invert_yaxis()
         axes.set_title(name, fontsize=10)
         axes.set_xlim(left=max(0.0, mean.min() - 0.1))
-    panels[-1].set_xlabel("accuracy on clean test data")
+    axes.set_xlabel("accuracy on clean test data")
     return figure
 
 

@@ -11,7 +11,6 @@ import tensorflow as tf
 import keras_bilevel as kb
 from benchmarks import costs
 from benchmarks import plans
-from benchmarks import render
 from benchmarks import runner
 
 PRESETS = {
@@ -108,24 +107,19 @@ def _describe(settings):
     return text + (", XLA" if settings.get("jit_compile") else "")
 
 
-def _report(records):
-    more = {"peak MB": "peak_mb", "first step, s": "first_step"}
-    notes = [
+REPORT = costs.report(
+    "Cost of a step, of memory and of the pipeline",
+    _describe,
+    {"peak MB": "peak_mb", "first step, s": "first_step"},
+    [
         "Step: BilevelModel.fit over plain fit on the same super-batch. "
         "Pipeline: stratified_batches over shuffle().batch().prefetch(), "
         "50,000 images of 32x32x3, 8 shards of 16; ms for an epoch.",
         f"{costs.PAIRS} Runs in turn in one process.",
         "Peak MB: over the start, a process each (Linux), 4 million parameters "
         "and 128 examples. First step: with tracing.",
-    ]
-    return render.Report(
-        "Cost of a step, of memory and of the pipeline",
-        render.table(records, {"what": _describe}, {**costs.TIMES, **more}),
-        notes,
-        costs.bars(records, _describe),
-    )
-
-
+    ],
+)
 EXPERIMENT = costs.experiment(
     "speed",
     PRESETS,
@@ -135,7 +129,7 @@ EXPERIMENT = costs.experiment(
         "pipeline": _pipeline,
         "memory": lambda s: costs.in_fresh_process("speed", s),
     },
-    _report,
+    REPORT,
 )
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import keras_bilevel as kb
 from benchmarks import alignments
 from benchmarks import costs
 from benchmarks import plans
-from benchmarks import render
 from benchmarks import runner
 
 FIELDS = ("kind", "network", "source_size", "target_size", "way")
@@ -112,8 +111,11 @@ def _describe(settings):
     return f"{kind}{settings['way']}, {settings['network']}, {sizes}"
 
 
-def _report(records):
-    notes = [
+REPORT = costs.report(
+    "Cost of a weight for every example",
+    _describe,
+    {"peak MB": "peak_mb"},
+    [
         "fit: `BilevelModel.fit` over plain `fit` on the same source and "
         "target examples. The others: the weighted gradient and all "
         "alignments, as a bare function, over the plain gradient of the same "
@@ -124,16 +126,8 @@ def _report(records):
         "memory. One by one up to 64 examples: beyond, tracing takes minutes.",
         f"{costs.PAIRS} Runs in turn in one process. Peak MB: over the start, "
         "a process each (Linux), first step included.",
-    ]
-    columns = {**costs.TIMES, "peak MB": "peak_mb"}
-    return render.Report(
-        "Cost of a weight for every example",
-        render.table(records, {"what": _describe}, columns),
-        notes,
-        costs.bars(records, _describe),
-    )
-
-
+    ],
+)
 EXPERIMENT = costs.experiment(
     "speed_examples",
     PRESETS,
@@ -143,7 +137,7 @@ EXPERIMENT = costs.experiment(
         "way": _way,
         "memory": lambda s: costs.in_fresh_process("speed_examples", s),
     },
-    _report,
+    REPORT,
 )
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ import numpy as np
 import keras_bilevel as kb
 from benchmarks import costs
 from benchmarks import plans
-from benchmarks import render
 from benchmarks import runner
 
 RULES = {
@@ -111,29 +110,24 @@ def _describe(settings):
     return f"step of {settings['network']}, {settings['rule']}"
 
 
-def _report(records):
-    more = {"new model, s": "new_seconds", "reused model, s": "reused_seconds"}
-    notes = [
+REPORT = costs.report(
+    "Cost of sample selection and of a trial",
+    _describe,
+    {"new model, s": "new_seconds", "reused model, s": "reused_seconds"},
+    [
         "Step: SelectionModel.fit, half of a batch of 128 kept, over plain fit "
         f"of one network on the same batch. {costs.PAIRS} In turn, one "
         "process.",
         "Trial: median seconds from one trial's start to the next in a "
         "search whose trials train for one step.",
-    ]
-    return render.Report(
-        "Cost of sample selection and of a trial",
-        render.table(records, {"what": _describe}, {**costs.TIMES, **more}),
-        notes,
-        costs.bars(records, _describe),
-    )
-
-
+    ],
+)
 EXPERIMENT = costs.experiment(
     "speed_selection",
     PRESETS,
     _plan,
     {"step": _step, "trial": _trial},
-    _report,
+    REPORT,
 )
 
 if __name__ == "__main__":

@@ -14,26 +14,17 @@ KINDS = ("symmetric", "pair", "confusion", "uniform", "human")
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """Arrays of a noisy training set and of what is evaluated on.
-
-    Attributes:
-        x: Training images.
-        y_given: Their labels, some of them wrong: all that training sees.
-        y_clean: Their true labels, for reports only.
-        ids: Where they are in the data set, see `datasets.Dataset`.
-        evaluation: `(x, y)`: the clean test set or, where hyper-parameters
-            are chosen, held-out training images with their *noisy* labels.
-        num_classes: Integer.
-        clean: `(x, y)`: a clean set apart from all of these, or `None`.
-    """
+    """Arrays of a noisy training set and of what is evaluated on."""
 
     x: np.ndarray
-    y_given: np.ndarray
-    y_clean: np.ndarray
-    ids: np.ndarray
+    y_given: np.ndarray  # Some of them wrong: all that training sees.
+    y_clean: np.ndarray  # For reports only.
+    ids: np.ndarray  # Where they are in the data set, see `datasets`.
+    # `(x, y)`: the clean test set or, where hyper-parameters are chosen,
+    # held-out training images with their *noisy* labels.
     evaluation: tuple
     num_classes: int
-    clean: tuple = None
+    clean: tuple = None  # `(x, y)`, apart from all of these.
 
     @property
     def wrong(self):
@@ -49,15 +40,7 @@ class Task:
 
 
 def make(settings, data_dir=None):
-    """Builds the task of a run; the seed decides on subset and noise.
-
-    Args:
-        settings: Dict, see `plans`.
-        data_dir: See `datasets.load`.
-
-    Returns:
-        A `Task`.
-    """
+    """Builds the `Task` of a run; the seed decides on subset and noise."""
     seed = settings["seed"]
     num_noisy = settings.get("num_source", settings.get("num_train"))
     num_clean = settings.get("num_target", settings.get("num_clean", 0))
@@ -115,16 +98,9 @@ def _given(data, settings, data_dir):
 def human_labels(data, data_dir, settings):
     """Labels that people gave to CIFAR-10's images: CIFAR-10N.
 
-    Args:
-        data: `datasets.Dataset` of CIFAR-10.
-        data_dir: Folder of the prepared data sets; `cifar10n_labels.npz` lies
-            next to it.
-        settings: Dict with `dataset` and `label_set`, the array to take:
-            `worse_label` (40 % wrong), `aggre_label` (9 %),
-            `random_label1`, ... (17 to 18 %).
-
-    Returns:
-        Array of shape `(n,)`.
+    The setting `label_set` names the array to take from `cifar10n_labels.npz`
+    next to `data_dir`: `worse_label` (40 % wrong), `aggre_label` (9 %),
+    `random_label1`, ... (17 to 18 %).
 
     Reference:
         [Learning with Noisy Labels Revisited](https://arxiv.org/abs/2110.12088)

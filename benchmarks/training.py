@@ -20,17 +20,11 @@ class Trainer:
 
     All methods of an experiment get the same optimizer, rate and number of
     epochs from it.
-
-    Attributes:
-        settings: Dict, see `plans`.
-        task: A `tasks.Task`.
-        callbacks: Those of every call of `fit`.
-        verbose: That of `fit`.
     """
 
-    settings: dict
+    settings: dict  # See `plans`.
     task: tasks.Task
-    callbacks: tuple = ()
+    callbacks: tuple = ()  # Of every call of `fit`.
     verbose: int = 0
 
     @property
@@ -40,8 +34,7 @@ class Trainer:
     @property
     def batch_size(self):
         """The size of a batch of noisy examples."""
-        name = "source_size" if "source_size" in self.settings else "batch_size"
-        return self.settings[name]
+        return self.settings.get("source_size", self.settings.get("batch_size"))
 
     @property
     def arrays(self):
@@ -105,17 +98,12 @@ def rate(settings, epoch):
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """What a run leaves behind.
-
-    Attributes:
-        task: The `tasks.Task`.
-        metrics: Dict of JSON values, see `measures`.
-        given_probability: Array of shape `(n,)`, low where a label is suspect:
-            of `ExampleHistory` or, for plain Keras, of `LabelCurves`.
-    """
+    """What a run leaves behind."""
 
     task: tasks.Task
-    metrics: dict
+    metrics: dict  # JSON values, see `measures`.
+    # Of shape `(n,)`, low where a label is suspect: of `ExampleHistory` or,
+    # for plain Keras, of `LabelCurves`.
     given_probability: np.ndarray
 
 
@@ -127,15 +115,8 @@ def run(settings, data_dir=None, verbose=0):
 def train(settings, data_dir=None, verbose=0, progress=None):
     """Trains once; the seed decides on the data, the weights and the order.
 
-    Args:
-        settings: Dict, see `plans`.
-        data_dir: See `datasets.load`.
-        verbose: That of `fit`.
-        progress: Function of the curves of `LabelCurves`, called after each
-            epoch. Defaults to `None`.
-
-    Returns:
-        A `Trained`.
+    `progress` is a function of the curves of `LabelCurves`, called after each
+    epoch. Returns a `Trained`.
     """
     keras.utils.set_random_seed(settings["seed"])
     task = tasks.make(settings, data_dir)

@@ -17,6 +17,10 @@ NAMES = {
     "train_given": "train, given labels",
     "train_clean": "train, clean labels",
 }
+YLABELS = {
+    "test": "test accuracy",
+    "held_out": "accuracy on held-out noisy labels",
+}
 
 
 def curves(records, rows, columns, lines=render.method, kinds=tuple(STYLES)):
@@ -47,8 +51,8 @@ def band(axes, x, low, high, color, alpha=0.15):
     axes.fill_between(x, low, high, color=color, alpha=alpha, linewidth=0)
 
 
-def rates(records, rows, columns, lines, metric, ylabel):
-    """Draws a metric against the rate, mean and one deviation over seeds."""
+def rates(records, rows, columns, lines, metric):
+    """Draws an accuracy against the rate, with one deviation over seeds."""
     looks = {
         name: {
             "color": COLORS[i % len(COLORS)],
@@ -66,7 +70,7 @@ def rates(records, rows, columns, lines, metric, ylabel):
             axes.errorbar(places, mean, deviation, **looks[name])
         axes.set_xscale("log")
 
-    return panels(records, rows, columns, draw, "rate", looks, ylabel)
+    return panels(records, rows, columns, draw, "rate", looks, YLABELS[metric])
 
 
 def moments(groups, metric):

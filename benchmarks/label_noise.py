@@ -41,7 +41,7 @@ HIGH = {**MNIST, "batch_size": 64, "learning_rate": 0.05}
 CIFARNET = {**CIFAR_10, "batch_size": 128, "learning_rate": 0.02}
 PAPER_PRESETS = {
     "quick": {
-        "cases": plans.grid([{"noise": 0.5}], [LOW, HIGH]),
+        "cases": plans.grid([LOW, HIGH], plans.each("noise", [0.5])),
         "epochs": 10,
         "seeds": [0],
     },
@@ -54,19 +54,18 @@ PAPER_PRESETS = {
         "seeds": [0, 1, 2],
     },
 }
+# Examples in all shards, and how many shards.
+SMALL, LARGE = (64, 8), (256, 32)
 FAIR_PRESETS = {
     "quick": {
         "rates": [0.01, 0.03],
-        "batches": [64],
-        "shards": [(64, 8)],
+        "shards": [SMALL],
         "epochs": 10,
         "seeds": [0],
     },
     "paper": {
         "rates": [0.003, 0.01, 0.03],
-        "batches": [64, 256],
-        # Examples in all shards, and how many shards.
-        "shards": [(64, 8), (256, 32)],
+        "shards": [SMALL, LARGE],
         "epochs": 30,
         "seeds": [0, 1, 2],
     },
@@ -75,27 +74,28 @@ METHODS = {"sgd": "SGD", "bilevel": "Deep Bilevel"}
 
 
 def _same_plan(preset, records):
-    return [
-        plans.noisy(**settings, epochs=preset["epochs"])
-        for settings in plans.grid(
-            plans.each("seed", preset["seeds"]),
-            preset["cases"],
-            [{"method": "sgd"}, plans.bilevel(8)],
-        )
-    ]
+    return plans.runs(
+        plans.noisy,
+        plans.each("seed", preset["seeds"]),
+        preset["cases"],
+        [{"method": "sgd"}, plans.bilevel(8)],
+        [{"epochs": preset["epochs"]}],
+    )
 
 
 def _grid_plan(preset, records):
     """One choice for all seeds, made on the data of seed 0."""
-    candidates = plans.each("batch_size", preset["batches"]) + [
+    sizes = [{"batch_size": size} for size, _ in preset["shards"]]
+    sharded = [
         {"batch_size": size, **plans.bilevel(shards)}
         for size, shards in preset["shards"]
     ]
-    rates = plans.each("learning_rate", preset["rates"])
-    return [
-        plans.noisy(**MNIST, **s, held_out=0.2, epochs=preset["epochs"])
-        for s in plans.grid(candidates, rates)
-    ]
+    return plans.runs(
+        plans.noisy,
+        [{**MNIST, "held_out": 0.2, "epochs": preset["epochs"]}],
+        sizes + sharded,
+        plans.each("learning_rate", preset["rates"]),
+    )
 
 
 def _final_plan(preset, records):
@@ -106,13 +106,11 @@ def _final_plan(preset, records):
         early = max(runs, key=lambda run: run["metrics"]["best_held_out"])
         stop = early["metrics"]["best_epoch"]
         chosen.append({**last["settings"], "stopping": "never"})
-        chosen.append(
-            {**early["settings"], "stopping": "early", "epochs": stop}
-        )
+        chosen.append(early["settings"] | {"stopping": "early", "epochs": stop})
+    # Nothing but the last epoch's test accuracy is read.
     return [
-        # Nothing but the last epoch's test accuracy is read.
-        {**settings, "held_out": 0.0, "every": settings["epochs"], "seed": seed}
-        for seed in preset["seeds"]
+        {**settings, **seed, "held_out": 0.0, "every": settings["epochs"]}
+        for seed in plans.each("seed", preset["seeds"])
         for settings in chosen
     ]
 
@@ -157,7 +155,6 @@ def _fair_report(records):
             columns=lambda s: METHODS[s["method"]],
             lines=render.method,
             metric="held_out",
-            ylabel="accuracy on held-out noisy labels",
         ),
     )
 

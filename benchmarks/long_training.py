@@ -33,14 +33,12 @@ PRESETS = {
 
 
 def _plan(preset, records):
-    return [
-        plans.noisy(**settings)
-        for settings in plans.grid(
-            plans.each("seed", preset["seeds"]),
-            plans.each("noise", preset["noises"]),
-            preset["cases"],
-        )
-    ]
+    return plans.runs(
+        plans.noisy,
+        plans.each("seed", preset["seeds"]),
+        plans.each("noise", preset["noises"]),
+        preset["cases"],
+    )
 
 
 def _report(records):
@@ -58,10 +56,8 @@ def _report(records):
 
 
 def _choice_plan(preset, records):
-    return [
-        plans.noisy(**USPS, **method, held_out=0.2, seed=100)
-        for method in CANDIDATES
-    ]
+    common = {**USPS, "held_out": 0.2, "seed": 100}
+    return plans.runs(plans.noisy, [common], CANDIDATES)
 
 
 def _choice_report(records):
@@ -76,7 +72,6 @@ def _choice_report(records):
             columns=render.noise,
             lines=render.method,
             metric="held_out",
-            ylabel="accuracy on held-out noisy labels",
         ),
     )
 

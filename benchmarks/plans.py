@@ -108,3 +108,8 @@ def grid(*axes):
         functools.reduce(operator.or_, parts, {})
         for parts in itertools.product(*axes)
     ]
+
+
+def runs(make, *axes):
+    """Returns the settings that `make` makes of all these combinations."""
+    return [make(**changes) for changes in grid(*axes)]

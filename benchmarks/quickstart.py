@@ -18,18 +18,14 @@ from benchmarks import training
 
 # What suits a data set, where no flag says otherwise.
 _GREY = {"learning_rate": 0.02, "epochs": 50}
-_COLOUR = {
-    "network": "cnn",
-    "num_train": 10_000,
-    "learning_rate": 0.02,
-    "epochs": 30,
-}
+_COLOUR = {"network": "cnn", "learning_rate": 0.02, "epochs": 30}
+_SUBSET = {"num_train": 10_000}
 SUITED = {
     "digits": {"learning_rate": 0.05, "epochs": 100, "every": 4},
-    "mnist": {**_GREY, "num_train": 10_000},
+    "mnist": {**_GREY, **_SUBSET},
+    "cifar10": {**_COLOUR, **_SUBSET},
+    "cifar100": {**_COLOUR, **_SUBSET},
     "usps": _GREY,
-    "cifar10": _COLOUR,
-    "cifar100": _COLOUR,
 }
 DATASET = flags.DEFINE_enum("dataset", "digits", SUITED, "What to learn.")
 NOISE = flags.DEFINE_float("noise", 0.5, "Share of wrong labels.", 0.0, 1.0)
@@ -67,11 +63,9 @@ def _plan(preset, records):
         **{key: value for key, value in flagged.items() if value is not None},
     }
     methods = [{"method": "sgd"}, plans.bilevel(NUM_SHARDS.value)]
-    return [
-        plans.noisy(**common, **settings)
-        for settings in plans.grid(plans.each("seed", preset["seeds"]), methods)
-        if METHOD.value in ("both", settings["method"])
-    ]
+    chosen = [m for m in methods if METHOD.value in ("both", m["method"])]
+    seeds = plans.each("seed", preset["seeds"])
+    return plans.runs(plans.noisy, [common], seeds, chosen)
 
 
 def _run(settings, data_dir, verbose):
@@ -84,17 +78,16 @@ def _run(settings, data_dir, verbose):
 def _progress(settings):
     """Returns a function that prints some lines in the course of a run."""
     interval = max(settings["epochs"] // 10, 1)
-    shown = [0]
+    due = [interval]
 
     def show(curves):
-        if not curves["epoch"] or curves["epoch"][-1] < shown[-1] + interval:
-            return
-        shown.append(curves["epoch"][-1])
-        print(
-            f"    epoch {curves['epoch'][-1]:3d}: train (noisy) "
-            f"{curves['train_given'][-1]:.3f}, test {curves['test'][-1]:.3f}",
-            flush=True,
-        )
+        if curves["epoch"] and curves["epoch"][-1] >= due[-1]:
+            epoch, given, test = (
+                curves[name][-1] for name in ("epoch", "train_given", "test")
+            )
+            due.append(epoch + interval)
+            accuracies = f"train (noisy) {given:.3f}, test {test:.3f}"
+            print(f"    epoch {epoch:3d}: {accuracies}", flush=True)
 
     return show
 

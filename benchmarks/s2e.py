@@ -98,10 +98,9 @@ PRESETS = {
 
 
 def _search_plan(preset, records):
-    return [
-        plans.search(**settings, trials=preset["trials"], seed=SEARCH_SEED)
-        for settings in plans.grid(preset["cases"], preset["searches"])
-    ]
+    common = {"trials": preset["trials"], "seed": SEARCH_SEED}
+    cases, searches = preset["cases"], preset["searches"]
+    return plans.runs(plans.search, [common], cases, searches)
 
 
 def _final_plan(preset, records):
@@ -117,17 +116,13 @@ def _methods(settings, records):
     """The methods, and Co-teaching with each schedule that was found."""
     by_hand = _by_hand(settings)
     chosen = [
-        {
-            "method": method,
-            "schedule": by_hand if method in WITH_SCHEDULE else None,
-        }
+        (method, by_hand if method in WITH_SCHEDULE else None)
         for method in METHODS
     ]
-    found = render.group(records, _case).get(_case(settings), [])
-    return chosen + [
-        {"method": "co_teaching", "schedule": schedule}
-        for schedule in render.values(found, "schedule")
-    ]
+    searches = render.group(records, _case).get(_case(settings), [])
+    for schedule in render.values(searches, "schedule"):
+        chosen.append(("co_teaching", schedule))
+    return [{"method": name, "schedule": found} for name, found in chosen]
 
 
 def _by_hand(settings):
@@ -137,11 +132,13 @@ def _by_hand(settings):
 
 
 def _searches_plan(preset, records):
-    seeds = plans.each("seed", preset["seeds"])
-    return [
-        plans.search(**settings, trials=preset["trials"])
-        for settings in plans.grid(seeds, preset["cases"], ALL_SEARCHES)
-    ]
+    return plans.runs(
+        plans.search,
+        [{"trials": preset["trials"]}],
+        plans.each("seed", preset["seeds"]),
+        preset["cases"],
+        ALL_SEARCHES,
+    )
 
 
 def _run(settings, data_dir, verbose):

@@ -26,14 +26,10 @@ from benchmarks import plans
 from benchmarks import render
 from benchmarks import runner
 
+_BASE = {"replicas": 2, "shard_size": 8}
 PRESETS = {
     "quick": {
-        "base": {
-            "network": "small_cnn",
-            "replicas": 2,
-            "num_shards": 4,
-            "shard_size": 8,
-        },
+        "base": {**_BASE, "network": "small_cnn", "num_shards": 4},
         "axes": {"replicas": [1], "num_shards": [8]},
         "replicas": [2],
         "memory": False,
@@ -41,12 +37,7 @@ PRESETS = {
         "seeds": [0],
     },
     "paper": {
-        "base": {
-            "network": "cnn",
-            "replicas": 2,
-            "num_shards": 8,
-            "shard_size": 8,
-        },
+        "base": {**_BASE, "network": "cnn", "num_shards": 8},
         "axes": {
             "replicas": [1, 4],
             "num_shards": [4, 32],
@@ -114,9 +105,8 @@ def _bilevel(weighting):
 
 def _co_teaching(make):
     schedule = kb.schedules.CoTeachingSchedule(0.5, t_k=1)
-    return kb.SelectionModel(
-        [make(), make()], kb.selection.CoTeaching(), schedule
-    )
+    rule = kb.selection.CoTeaching()
+    return kb.SelectionModel([make(), make()], rule, schedule)
 
 
 _deep_bilevel = _bilevel(lambda: kb.weighting.DeepBilevel(4))
@@ -208,10 +198,8 @@ def _overhead(settings):
 def _weak(settings):
     """Each replica does what the one does."""
     metrics = _compare(settings, {}, {"replicas": 1})
-    return {
-        **metrics,
-        "per_work": metrics["cpu_ratio"] / settings["replicas"],
-    }
+    ratio = metrics["cpu_ratio"] / settings["replicas"]
+    return {**metrics, "per_work": ratio}
 
 
 def _strong(settings):
@@ -331,26 +319,20 @@ def _figure(records):
 
 def _draw_axis(axes, records, axis, metrics):
     """Draws the base and what differs from it on one axis, in order."""
-    points = render.group(records, lambda s: s["axis"])
-    found = points.get("base", []) + points.get(axis, [])
+
+    def place(record):
+        value = record["settings"][axis]
+        return list(STEPS).index(value) if axis == "network" else value
+
+    found = [r for r in records if r["settings"]["axis"] in (axis, "base")]
     if len(found) < 2:
         return
-    found = _sorted(found, axis)
+    found.sort(key=place)
     names = [str(record["settings"][axis]) for record in found]
     for (metric, label), color in zip(metrics.items(), figures.COLORS):
         values = render.values(found, metric)
         axes.plot(names, values, "o-", color=color, label=label)
     axes.set_xlabel(AXES[axis])
-
-
-def _sorted(records, axis):
-    sizes = list(STEPS)
-
-    def place(record):
-        value = record["settings"][axis]
-        return sizes.index(value) if axis == "network" else value
-
-    return sorted(records, key=place)
 
 
 def _draw_scaling(axes, records, kind):

@@ -33,14 +33,13 @@ PRESETS = {
 
 
 def _plan(preset, records):
-    return [
-        plans.noisy(**COMMON, **settings, epochs=preset["epochs"])
-        for settings in plans.grid(
-            plans.each("seed", preset["seeds"]),
-            plans.each("noise", preset["noises"]),
-            [{"method": "sgd"}, *map(plans.bilevel, preset["num_shards"])],
-        )
-    ]
+    return plans.runs(
+        plans.noisy,
+        [{**COMMON, "epochs": preset["epochs"]}],
+        plans.each("seed", preset["seeds"]),
+        plans.each("noise", preset["noises"]),
+        [{"method": "sgd"}, *map(plans.bilevel, preset["num_shards"])],
+    )
 
 
 def _report(records):

@@ -93,11 +93,12 @@ PRESETS = {
 
 
 def _choice_plan(preset, records):
-    rates = plans.each("alpha_lr", ALPHA_LRS)
-    return [
-        plans.source_target(**settings, held_out=0.2, seed=100)
-        for settings in plans.grid(preset["choose_on"], rates)
-    ]
+    return plans.runs(
+        plans.source_target,
+        [{"held_out": 0.2, "seed": 100}],
+        preset["choose_on"],
+        plans.each("alpha_lr", ALPHA_LRS),
+    )
 
 
 def _plan(preset, records):
@@ -105,15 +106,12 @@ def _plan(preset, records):
     if records:
         best = max(records, key=lambda run: run["metrics"]["held_out"])
         chosen = best["settings"]["alpha_lr"]
-    alpha_lr = {"soseleto": chosen}
-    return [
-        plans.source_target(**s, alpha_lr=alpha_lr.get(s["method"]))
-        for s in plans.grid(
-            plans.each("seed", preset["seeds"]),
-            preset["cases"],
-            plans.each("method", preset["methods"]),
-        )
+    methods = [
+        {"method": name, "alpha_lr": chosen if name == "soseleto" else None}
+        for name in preset["methods"]
     ]
+    seeds = plans.each("seed", preset["seeds"])
+    return plans.runs(plans.source_target, seeds, preset["cases"], methods)
 
 
 def _case(settings):

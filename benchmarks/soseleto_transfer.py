@@ -10,25 +10,23 @@ import types
 
 import keras
 import numpy as np
-import tensorflow as tf
 from absl import flags
 from keras import layers
 from matplotlib.figure import Figure
 
 import keras_bilevel as kb
-from benchmarks import datasets
 from benchmarks import figures
 from benchmarks import methods
 from benchmarks import networks
 from benchmarks import plans
 from benchmarks import render
 from benchmarks import runner
+from benchmarks import transfer_data
 
 CHOSEN = flags.DEFINE_list(
     "cases", None, "Which of CASES. Defaults to those of the preset."
 )
 
-SHAPE = (28, 28, 1)
 LOW, ALL, HIGH = list(range(5)), list(range(10)), list(range(5, 10))
 CASES = {
     "svhn": {"source": "svhn_cropped", "source_classes": LOW},
@@ -95,88 +93,6 @@ def _plan(preset, records):
     )
 
 
-# The data.
-
-
-def make(settings, data_dir=None):
-    """Makes the data of a run; the seed decides which images.
-
-    The target images depend on neither case nor source, and 20 of them are
-    part of the 25.
-
-    Returns:
-        Namespace of `(x, y)`: `source`, `target` and `evaluation`; images in
-        [0, 1] of shape `SHAPE`, classes counted from 0. `target_ids` and
-        `source_ids` are where the images are in their training splits.
-    """
-    rng = np.random.default_rng(settings["seed"])
-    mnist = datasets.load("mnist", data_dir)
-    classes, count = settings["target_classes"], settings["num_target"]
-    target, rest = _split(rng, mnist.y_train, classes, count // len(classes))
-    taken, rows = target, np.isin(mnist.y_test, classes)
-    evaluation = mnist.x_test[rows], mnist.y_test[rows]
-    if settings["held_out"]:
-        taken = np.concatenate([target, rest])
-        evaluation = mnist.x_train[rest], mnist.y_train[rest]
-    free = np.setdiff1d(mnist.train_ids, taken)
-    images, digits, source = _source(rng, settings, mnist, free, data_dir)
-    return types.SimpleNamespace(
-        source=_from_0(images, digits, settings["source_classes"]),
-        target=_from_0(mnist.x_train[target], mnist.y_train[target], classes),
-        evaluation=_from_0(*evaluation, classes),
-        target_ids=target,
-        source_ids=source,
-    )
-
-
-def _split(rng, y, classes, each):
-    """So many rows of each class; and the others, 1,000 of each at most."""
-    rows = [rng.permutation(np.flatnonzero(y == c)) for c in classes]
-    return (
-        np.concatenate([r[:each] for r in rows]),
-        np.concatenate([r[each:][:1000] for r in rows]),
-    )
-
-
-def _from_0(images, digits, classes):
-    return images, np.searchsorted(classes, digits)
-
-
-def _source(rng, settings, mnist, free, data_dir):
-    """Images, digits and their rows of the source."""
-    name, count = settings["source"], settings["num_source"]
-    # Classes of digits may overlap with the target's, images may not.
-    of_mnist = name in ("mnist", "coloured")
-    data = mnist if of_mnist else datasets.load(name, data_dir)
-    rows = free if of_mnist else np.arange(len(data.y_train))
-    rows = rows[np.isin(data.y_train[rows], settings["source_classes"])]
-    rows = rng.permutation(rows)[:count]
-    images = data.x_train[rows]
-    if name == "coloured":
-        patches = datasets.load("cifar10", data_dir, count, settings["seed"])
-        images = _coloured(rng, images, patches.x_train)
-    return _as_mnist(images), data.y_train[rows], rows
-
-
-def _coloured(rng, digits, backgrounds):
-    """|patch - digit| at a random place of the background, as in MNIST-M."""
-    size = digits.shape[1]
-    room = backgrounds.shape[1] - size + 1
-    tops, lefts = rng.integers(room, size=(2, len(digits)))
-    patches = [
-        image[top : top + size, left : left + size]
-        for image, top, left in zip(backgrounds, tops, lefts)
-    ]
-    return np.abs(np.stack(patches) - digits)
-
-
-def _as_mnist(images):
-    """Grey images of MNIST's size."""
-    if images.shape[-1] == 3:
-        images = tf.image.rgb_to_grayscale(images)
-    return tf.image.resize(images, SHAPE[:2]).numpy()
-
-
 # The methods.
 
 
@@ -186,13 +102,13 @@ def build(settings):
     `source` and `target` have logits. `joint` takes a batch of each at once;
     so does `fixed`, but in it the target does not reach the shared layers.
     """
-    images = x = keras.Input(SHAPE)
+    images = x = keras.Input(transfer_data.SHAPE)
     for layer in networks.NETWORKS["lenet"]():
         x = layer(x)
     hidden = keras.Model(images, x)
     of_source = layers.Dense(len(settings["source_classes"]), name="source")
     of_target = layers.Dense(len(settings["target_classes"]), name="target")
-    ends = [keras.Input(SHAPE), keras.Input(SHAPE)]
+    ends = [keras.Input(transfer_data.SHAPE) for _ in range(2)]
     source, target = map(hidden, ends)
     stopped = keras.ops.stop_gradient(target)
     return types.SimpleNamespace(
@@ -232,7 +148,7 @@ def run(settings, data_dir=None, verbose=0):
           percentiles), and the share `useful` of each digit.
     """
     keras.utils.set_random_seed(settings["seed"])
-    data, parts = make(settings, data_dir), build(settings)
+    data, parts = transfer_data.make(settings, data_dir), build(settings)
     batches = kb.data.source_target_batches(
         data.source,
         data.target,
@@ -323,45 +239,38 @@ def _transfer(settings):
 def _table(records):
     """Compares the methods seed by seed."""
     tests = {_run_of(r["settings"]): r["metrics"]["test"] for r in records}
-
-    def gains(runs, over):
-        """How much better the runs are than those of another method."""
-        return [
-            run["metrics"]["test"]
-            - tests[_run_of({**run["settings"], "method": over})]
-            for run in runs
-        ]
-
-    def trained(runs, cell):
-        # Without a source, its classifier is as it was initialised.
-        return "-" if _of(runs) == "target" else cell
-
+    shown = []
+    for record in records:
+        settings, metrics = record["settings"], record["metrics"]
+        gain, lost = (
+            metrics["test"] - tests[_run_of({**settings, "method": method})]
+            for method in ("target", "soseleto")
+        )
+        more = {"gain": gain, "won": lost < 0}
+        if settings["method"] == "target":
+            # Its source classifier is as it was initialised.
+            more |= {"gain": None, "train_source": None}
+        shown.append({"settings": settings, "metrics": metrics | more})
     columns = {
         "test": "test",
-        "more than target only": lambda runs: trained(
-            runs, render.cell(gains(runs, "target"))
-        ),
-        "SOSELETO is better": lambda runs: (
-            "-"
-            if _of(runs) == "soseleto"
-            else f"{sum(g < 0 for g in gains(runs, 'soseleto'))} of {len(runs)}"
-        ),
+        "more than target only": "gain",
+        "SOSELETO is better": _won,
         "train, target": "train_target",
-        "train, source": lambda runs: trained(
-            runs, render.cell(render.values(runs, "train_source"))
-        ),
+        "train, source": "train_source",
         "steps": lambda runs: str(runs[0]["metrics"]["steps"]),
     }
-    return render.table(records, ROWS, columns)
-
-
-def _of(runs):
-    return runs[0]["settings"]["method"]
+    return render.table(shown, ROWS, columns)
 
 
 def _run_of(settings):
     names = ("num_target", "method", "seed")
     return _transfer(settings), *(settings[name] for name in names)
+
+
+def _won(runs):
+    if runs[0]["settings"]["method"] == "soseleto":
+        return "-"
+    return f"{sum(render.values(runs, 'won'))} of {len(runs)}"
 
 
 def _report(records):

@@ -40,21 +40,17 @@ def _plan(preset, records):
         {"batch_size": BATCH_SIZE, **plans.bilevel(BATCH_SIZE // size, v)}
         for size, v in preset["shards"]
     ]
-    return [
-        plans.noisy(**s, **_epochs(s["batch_size"], preset["steps"]))
-        for s in plans.grid(
-            plans.each("seed", preset["seeds"]),
-            plans.each("network", preset["networks"]),
-            methods,
-            plans.each("learning_rate", preset["rates"]),
-        )
-    ]
-
-
-def _epochs(batch_size, steps):
-    """As many epochs as it takes to make that many steps."""
-    epochs = math.ceil(steps / (NUM_TRAIN // batch_size))
-    return {"epochs": epochs, "every": epochs}
+    for method in methods:  # As many epochs as it takes to make the steps.
+        steps_an_epoch = NUM_TRAIN // method["batch_size"]
+        epochs = math.ceil(preset["steps"] / steps_an_epoch)
+        method |= {"epochs": epochs, "every": epochs}
+    return plans.runs(
+        plans.noisy,
+        plans.each("seed", preset["seeds"]),
+        plans.each("network", preset["networks"]),
+        methods,
+        plans.each("learning_rate", preset["rates"]),
+    )
 
 
 def _step_size(settings):
@@ -145,7 +141,6 @@ def _report(records):
             columns=lambda s: f"|V| = {s['panel']}",
             lines=_line,
             metric="test",
-            ylabel="test accuracy",
         ),
     )
 

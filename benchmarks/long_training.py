@@ -8,9 +8,7 @@ from benchmarks import render
 from benchmarks import runner
 
 CHOOSE = flags.DEFINE_bool(
-    "choose",
-    False,
-    "Instead, compare shards on held-out noisy labels of USPS.",
+    "choose", False, "Instead, compare shards on held-out noisy labels of USPS."
 )
 
 COMMON = {"batch_size": 256, "learning_rate": 0.01, "epochs": 100, "every": 5}

@@ -111,7 +111,7 @@ def _write_suspects(trained, path):
         }
     )
     examples.sort_values("given_probability", kind="stable").to_csv(
-        path, index=False, float_format="%.4f"
+        path, index=False, float_format="%.4f", na_rep="nan"
     )
 
 

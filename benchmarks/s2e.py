@@ -21,10 +21,7 @@ from benchmarks import training
 from keras_bilevel.tuners.stopping import Stopping
 
 CHOSEN = flags.DEFINE_enum(
-    "compare",
-    "methods",
-    ["methods", "images", "searches"],
-    "What to compare.",
+    "compare", "methods", ["methods", "images", "searches"], "What to compare."
 )
 
 METHODS = {

@@ -41,16 +41,8 @@ METHODS = (
     *(f"{update}, 256 candidates" for update in STEPS),
 )
 PRESETS = {
-    "quick": {
-        "split": "development",
-        "seeds": list(range(2)),
-        "trials": 24,
-    },
-    "paper": {
-        "split": "held_out",
-        "seeds": list(range(20)),
-        "trials": 200,
-    },
+    "quick": {"split": "development", "seeds": list(range(2)), "trials": 24},
+    "paper": {"split": "held_out", "seeds": list(range(20)), "trials": 200},
 }
 KINDS = {
     "schedule": "distance to a wanted schedule",

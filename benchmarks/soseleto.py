@@ -85,10 +85,7 @@ PRESETS = {
         "quick": _confused(CIFAR, [0]),
         "paper": _confused(TABLE_1, [0, 1, 2]),
     },
-    "human": {
-        "quick": _human(MORE, [0]),
-        "paper": _human(TABLE_1, [0, 1, 2]),
-    },
+    "human": {"quick": _human(MORE, [0]), "paper": _human(TABLE_1, [0, 1, 2])},
 }
 
 

@@ -91,10 +91,7 @@ def memory(settings):
     model.fit(dataset, verbose=0)
     seconds = time.perf_counter() - start
     model.fit(dataset.repeat(6), verbose=0)
-    return {
-        "peak_mb": costs.peak_megabytes() - before,
-        "first_step": seconds,
-    }
+    return {"peak_mb": costs.peak_megabytes() - before, "first_step": seconds}
 
 
 def _describe(settings):

@@ -123,11 +123,7 @@ REPORT = costs.report(
     ],
 )
 EXPERIMENT = costs.experiment(
-    "speed_selection",
-    PRESETS,
-    _plan,
-    {"step": _step, "trial": _trial},
-    REPORT,
+    "speed_selection", PRESETS, _plan, {"step": _step, "trial": _trial}, REPORT
 )
 
 if __name__ == "__main__":

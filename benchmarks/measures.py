@@ -61,8 +61,9 @@ def accuracies(curves, precision, evaluated):
     last = {name: values[-1] for name, values in curves.items()}
     del last["epoch"]
     return {
+        evaluated: last.pop(evaluated),
         **last,
-        "gap": last["train_given"] - last[evaluated],
+        "gap": last["train_given"] - test[-1],
         f"best_{evaluated}": test[best],
         "best_epoch": curves["epoch"][best],
         "curves": {

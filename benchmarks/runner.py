@@ -146,7 +146,7 @@ def label(settings, plan):
     return ", ".join(
         f"{name} {value}"
         for name, value in settings.items()
-        if any(other.get(name) != value for other in plan)
+        if value is not None and any(s.get(name) != value for s in plan)
     )
 
 

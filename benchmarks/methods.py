@@ -62,7 +62,7 @@ def _shuffled(run):
     return batches.map(lambda x, y, sample_weight, ids: (x, y))
 
 
-def _pairs(run):
+def pairs(run):
     """Batches of noisy and of clean examples."""
     clean = run.task.clean
     size = run.settings.get("target_size", run.batch_size)
@@ -103,14 +103,14 @@ def _plain(batches):
 
 def _finetune(run):
     """Noisy labels first, then the clean set alone."""
-    pairs, network = _pairs(run), run.compiled(run.network())
-    run.fit(network, pairs.map(only_source))
+    batches, network = pairs(run), run.compiled(run.network())
+    run.fit(network, batches.map(only_source))
     epochs = run.settings["epochs"]
     rate = run.settings["learning_rate"] * FINETUNE["rate"]
     slow = run.changed(settings={**run.settings, "learning_rate": rate})
     slow.fit(
         slow.compiled(network),
-        pairs.map(only_target),
+        batches.map(only_target),
         initial_epoch=epochs,
         epochs=epochs + math.ceil(FINETUNE["epochs"] * epochs),
     )
@@ -127,13 +127,13 @@ def _bilevel(run):
 
 
 def _reweight(run):
-    return _weighted(run, kb.weighting.LearningToReweight(), _pairs(run))
+    return _weighted(run, kb.weighting.LearningToReweight(), pairs(run))
 
 
 def _soseleto(run):
     alpha_lr = run.settings["alpha_lr"]
     weighting = kb.weighting.Soseleto(len(run.task.x), alpha_lr=alpha_lr)
-    outcome = _weighted(run, weighting, _pairs(run))
+    outcome = _weighted(run, weighting, pairs(run))
     outcome.scores["alpha"] = weighting.example_weights
     outcome.scores["cumulative"] = weighting.example_scores
     return outcome
@@ -233,9 +233,9 @@ def schedule_of(settings):
 METHODS = {
     "sgd": _plain(_drawn),
     "bilevel": _bilevel,
-    "noisy": _plain(lambda run: _pairs(run).map(only_source)),
-    "clean": _plain(lambda run: _pairs(run).map(only_target)),
-    "mixed": _plain(lambda run: _pairs(run).map(_both)),
+    "noisy": _plain(lambda run: pairs(run).map(only_source)),
+    "clean": _plain(lambda run: pairs(run).map(only_target)),
+    "mixed": _plain(lambda run: pairs(run).map(_both)),
     "finetune": _finetune,
     "reweight": _reweight,
     "soseleto": _soseleto,

@@ -10,9 +10,12 @@ from matplotlib.figure import Figure
 
 import keras_bilevel as kb
 from benchmarks import figures
+from benchmarks import methods
 from benchmarks import plans
 from benchmarks import render
 from benchmarks import runner
+from benchmarks import tasks
+from benchmarks import training
 
 THRESHOLD = 0.1  # Of section 4.1: a label with less weight is called wrong.
 NEAR = 0.1  # Distance from the separator, of a square with sides of 2.
@@ -52,22 +55,16 @@ TOLD, MISSED = "#009E73", "#D55E00"
 
 
 def points(settings):
-    """Makes the points of a run; the seed decides on all of them.
-
-    Returns:
-        Dict of `(x, y)`: `source` (given labels), `target` and `test` (both
-        clean); and `wrong`, a boolean array: which source labels are wrong.
-    """
+    """Makes the `tasks.Task` of a run; the seed decides on all its points."""
     rng = np.random.default_rng(settings["seed"])
-    source, target, test = (
+    (x, y), target, test = (
         _clean(rng, size)
         for size in (settings["num_points"], settings["num_target"], NUM_TEST)
     )
-    x, y = source
     wrong = np.zeros(len(x), bool)
     wrong[rng.choice(len(x), settings["num_wrong"], replace=False)] = True
-    source = x, np.where(wrong, 1 - y, y)
-    return {"source": source, "target": target, "test": test, "wrong": wrong}
+    given, ids = np.where(wrong, 1 - y, y), np.arange(len(x))
+    return tasks.Task(x, given, y, ids, test, 2, clean=target)
 
 
 def _clean(rng, size):
@@ -91,50 +88,38 @@ def run(settings, data_dir=None, verbose=0):
         - `curves`: weights over epochs, see `WeightEvolution`.
     """
     keras.utils.set_random_seed(settings["seed"])
-    parts, model = points(settings), _model(settings)
-    evolution = kb.callbacks.WeightEvolution(parts["wrong"])
-    batches = kb.data.source_target_batches(
-        parts["source"],
-        parts["target"],
-        settings["source_size"],
-        settings["target_size"],
-        seed=settings["seed"],
-    )
-    epochs = settings["epochs"]
-    model.fit(batches, epochs=epochs, callbacks=[evolution], verbose=verbose)
-    x, y = parts["test"]
-    logits = model.model.predict(x, batch_size=NUM_TEST, verbose=0)
-    return {
-        **_told(parts, model.weighting.example_weights),
-        "test": float(np.mean(logits.argmax(1) == y)),
-        "curves": _curves(evolution.curves),
-    }
-
-
-def _model(settings):
-    """The network 2-2-2 with its weights for the points."""
-    hidden = layers.Dense(2, activation="relu")
-    network = keras.Sequential(
-        [keras.Input((2,)), hidden, layers.Dense(2, name="logits")]
-    )
+    task = points(settings)
+    evolution = kb.callbacks.WeightEvolution(task.wrong)
+    trainer = training.Trainer(settings, task, [evolution], verbose)
     weighting = kb.weighting.Soseleto(
         settings["num_points"],
         alpha_lr=settings["alpha_lr"],
         initial=settings["initial"],
         update_weights_first=True,
     )
+    network = _network()
     model = kb.BilevelModel(network, weighting=weighting)
-    model.compile(
-        keras.optimizers.SGD(settings["learning_rate"], settings["momentum"]),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )
-    return model
+    trainer.fit(trainer.compiled(model), methods.pairs(trainer))
+    x, y = task.evaluation
+    logits = network.predict(x, batch_size=NUM_TEST, verbose=0)
+    return {
+        **_told(task, weighting.example_weights),
+        "test": float(np.mean(logits.argmax(1) == y)),
+        "curves": _curves(evolution.curves),
+    }
 
 
-def _told(parts, alpha):
-    wrong, (x, _) = parts["wrong"], parts["source"]
+def _network():
+    """The paper's network 2-2-2."""
+    hidden = layers.Dense(2, activation="relu")
+    logits = layers.Dense(2, name="logits")
+    return keras.Sequential([keras.Input((2,)), hidden, logits])
+
+
+def _told(task, alpha):
+    wrong = task.wrong
     correct = (alpha < THRESHOLD) == wrong
-    near = np.abs(x[:, 0]) <= NEAR
+    near = np.abs(task.x[:, 0]) <= NEAR
     return {
         "told": int(correct.sum()),
         "told_wrong": int((correct & wrong).sum()),
@@ -234,11 +219,11 @@ def _figure(records, shown):
     """The five panels of Fig. 1."""
     figure = Figure(figsize=(16, 4.4), layout="constrained")
     data, right, wrong, weights, sweep = figure.subplots(1, 5)
-    parts = points(shown["settings"])
+    task = points(shown["settings"])
     alpha = np.array(shown["metrics"]["alpha"])
-    _draw_data(data, *parts["source"])
-    _draw_told(right, parts, alpha, which=False)
-    _draw_told(wrong, parts, alpha, which=True)
+    _draw_data(data, task.x, task.y_given)
+    _draw_told(right, task, alpha, which=False)
+    _draw_told(wrong, task, alpha, which=True)
     for axes in (data, right, wrong):
         axes.axvline(0, color="gray", linestyle="--", linewidth=1)
         axes.set(xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), aspect="equal")
@@ -267,10 +252,10 @@ def _draw_data(axes, x, y):
     axes.set(title="(a) points with given labels")
 
 
-def _draw_told(axes, parts, alpha, which):
+def _draw_told(axes, task, alpha, which):
     """Draws the points with right or with wrong labels, as told."""
-    rows = parts["wrong"] == which
-    x, correct = parts["source"][0][rows], (alpha[rows] < THRESHOLD) == which
+    rows = task.wrong == which
+    x, correct = task.x[rows], (alpha[rows] < THRESHOLD) == which
     sides = ("below", "above") if which else ("above", "below")
     looks = ((correct, "o", TOLD), (~correct, "x", MISSED))
     for side, (told, marker, color) in zip(sides, looks):
@@ -298,7 +283,7 @@ def _draw_sweep(axes, records):
     sweeps = [
         kb.report.threshold_sweep(
             np.array(record["metrics"]["alpha"]),
-            points(record["settings"])["wrong"],
+            points(record["settings"]).wrong,
             thresholds,
         )
         for record in records

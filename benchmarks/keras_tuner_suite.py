@@ -91,8 +91,14 @@ def _run(folder, name, tests):
     command += ["-k", tests] if tests else []
     here = pathlib.Path(__file__).parents[1]
     environment = {**os.environ, "PYTHONPATH": f"{folder}:{here}"}
-    print(name, flush=True)
-    return subprocess.run(command, cwd=folder, env=environment).returncode
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True
+    )
+    lines = done.stdout.strip().splitlines()
+    print(f"{name}: {lines[-1] if lines else done.stderr}", flush=True)
+    if done.returncode:
+        print(done.stdout)
+    return done.returncode
 
 
 def _main(argv):

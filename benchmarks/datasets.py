@@ -7,21 +7,16 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-NAMES = ("digits", "mnist", "cifar10", "cifar100", "usps")
+NAMES = ("digits", "mnist", "cifar10", "cifar100", "usps", "svhn_cropped")
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
     """Images in [0, 1] as float32, clean labels as int64.
 
-    Attributes:
-        x_train: Array of shape `(n, height, width, channels)`.
-        y_train: Array of shape `(n,)`.
-        x_test: Array of shape `(m, height, width, channels)`.
-        y_test: Array of shape `(m,)`.
-        num_classes: Integer.
-        train_ids: Array of shape `(n,)`: where each training image is in the
-            whole data set (`digits`) or its training split (all others).
+    Images have the shape `(n, height, width, channels)`. `train_ids` tells
+    where each training image is in the whole data set (`digits`) or its
+    training split (all others).
     """
 
     x_train: np.ndarray
@@ -43,9 +38,6 @@ def load(name, data_dir=None, num_train=None, seed=0):
         num_train: Integer, the size of a stratified random subset of the
             training images. `None` takes all.
         seed: Integer, for the subset. The test images are always the same.
-
-    Returns:
-        A `Dataset`.
     """
     if name not in NAMES:
         raise ValueError(
@@ -58,18 +50,11 @@ def load(name, data_dir=None, num_train=None, seed=0):
         chosen, _ = train_test_split(
             chosen, train_size=num_train, stratify=y_train, random_state=seed
         )
-    return Dataset(
-        _scale(x_train[chosen]),
-        y_train[chosen],
-        _scale(x_test),
-        y_test,
-        int(y_train.max()) + 1,
-        ids[chosen],
+    x_train, x_test = (
+        images.astype("float32") / 255 for images in (x_train[chosen], x_test)
     )
-
-
-def _scale(images):
-    return images.astype("float32") / 255
+    num_classes, ids = int(y_train.max()) + 1, ids[chosen]
+    return Dataset(x_train, y_train[chosen], x_test, y_test, num_classes, ids)
 
 
 @functools.cache
@@ -86,18 +71,6 @@ def _digits():
 
 @functools.cache
 def _tfds(name, data_dir):
-    train, test = _prepared(name, data_dir).as_dataset(
-        split=["train", "test"], as_supervised=True, batch_size=-1
-    )
-    (x_train, y_train), (x_test, y_test) = [
-        (images.numpy(), labels.numpy().astype("int64"))
-        for images, labels in (train, test)
-    ]
-    return x_train, y_train, x_test, y_test, np.arange(len(y_train))
-
-
-def _prepared(name, data_dir):
-    """Returns the builder of a data set that can be read."""
     # Takes seconds to import and `digits` does without it.
     import tensorflow_datasets as tfds
 
@@ -116,4 +89,10 @@ def _prepared(name, data_dir):
             f"`tfds build {name} --data_dir={data_dir}`. Received: {data_dir}. "
             "Without --data_dir it is downloaded."
         )
-    return builder
+    (x_train, y_train), (x_test, y_test) = tfds.as_numpy(
+        builder.as_dataset(
+            split=["train", "test"], as_supervised=True, batch_size=-1
+        )
+    )
+    y_train, y_test = y_train.astype("int64"), y_test.astype("int64")
+    return x_train, y_train, x_test, y_test, np.arange(len(y_train))

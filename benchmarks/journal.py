@@ -10,17 +10,11 @@ class Journal:
 
     A line that was torn when a process ended is dropped: that run is made
     again.
-
-    Args:
-        path: Path of the file; it need not exist.
     """
 
     def __init__(self, path):
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._drop_torn_line()
-
-    def _drop_torn_line(self):
         text = self.path.read_bytes() if self.path.exists() else b""
         whole = text.rfind(b"\n") + 1
         if whole < len(text):
@@ -35,11 +29,7 @@ class Journal:
             os.fsync(file.fileno())
 
     def find(self, plan):
-        """Returns the records of those runs of `plan` that are done.
-
-        Args:
-            plan: List of settings.
-        """
+        """Returns the records of those settings of `plan` that are done."""
         done = {}
         if self.path.exists():
             for line in self.path.read_text(encoding="utf-8").splitlines():

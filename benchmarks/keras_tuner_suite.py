@@ -9,6 +9,7 @@ use the oracle, and runs those that do not depend on how values are chosen.
 Needs git, and `pip install portpicker pytest`. Nothing of it is kept.
 """
 
+import functools
 import os
 import pathlib
 import re
@@ -71,15 +72,6 @@ class _Tuner(keras_bilevel.tuners.S2ETuner):
 """
 
 
-def _clone(folder):
-    subprocess.run(
-        ["git", "clone", "--quiet", REPOSITORY.value, folder], check=True
-    )
-    subprocess.run(
-        ["git", "checkout", "--quiet", COMMIT], cwd=folder, check=True
-    )
-
-
 def _put_ours(path):
     """Puts our oracle and tuner in place of theirs in a file of tests."""
     text, count = path.read_text(encoding="utf-8"), 0
@@ -96,8 +88,7 @@ def _put_ours(path):
 def _run(folder, name, tests):
     command = [sys.executable, "-W", "ignore", "-m", "pytest", "-q", name]
     command += ["-p", "no:cacheprovider", "--tb=short"]
-    if tests:
-        command += ["-k", tests]
+    command += ["-k", tests] if tests else []
     here = pathlib.Path(__file__).parents[1]
     environment = {**os.environ, "PYTHONPATH": f"{folder}:{here}"}
     done = subprocess.run(
@@ -112,7 +103,9 @@ def _run(folder, name, tests):
 
 def _main(argv):
     with tempfile.TemporaryDirectory() as folder:
-        _clone(folder)
+        git = functools.partial(subprocess.run, cwd=folder, check=True)
+        git(["git", "clone", "--quiet", REPOSITORY.value, "."])
+        git(["git", "checkout", "--quiet", COMMIT])
         codes = []
         for name, tests in SUITES.items():
             _put_ours(pathlib.Path(folder) / "keras_tuner" / name)

@@ -5,13 +5,7 @@ from keras import layers
 
 
 def build(name, input_shape, num_classes):
-    """Returns a fresh network with logits as its output.
-
-    Args:
-        name: One of `NETWORKS`.
-        input_shape: Shape of one image.
-        num_classes: Integer.
-    """
+    """Returns a fresh network with logits as its output."""
     if name not in NETWORKS:
         raise ValueError(
             f"Unknown network. Expected one of {sorted(NETWORKS)}. "
@@ -37,7 +31,12 @@ def cnn(batch_normalization=False):
         if batch_normalization:
             hidden.append(layers.BatchNormalization())
         hidden += [layers.ReLU(), layers.MaxPooling2D(2)]
-    return [*hidden, layers.Flatten(), layers.Dense(128, activation="relu")]
+    return [*hidden, *_dense(128)]
+
+
+def _dense(*units):
+    dense = [layers.Dense(n, activation="relu") for n in units]
+    return [layers.Flatten(), *dense]
 
 
 def cnn_bn():
@@ -52,17 +51,12 @@ def cifarnet():
     one dropout layer. Left out: the local response normalization of each
     module, which Keras has no layer for, and the crop to 28x28.
     """
-    module = []
+    hidden = []
     for _ in range(2):
-        module.append(layers.Conv2D(64, 5, padding="same", activation="relu"))
-        module.append(layers.MaxPooling2D(3, strides=2, padding="same"))
-    return [
-        *module,
-        layers.Flatten(),
-        layers.Dense(384, activation="relu"),
-        layers.Dropout(0.5),
-        layers.Dense(192, activation="relu"),
-    ]
+        hidden.append(layers.Conv2D(64, 5, padding="same", activation="relu"))
+        hidden.append(layers.MaxPooling2D(3, strides=2, padding="same"))
+    last = layers.Dense(192, activation="relu")
+    return [*hidden, *_dense(384), layers.Dropout(0.5), last]
 
 
 def small_cnn():
@@ -71,18 +65,14 @@ def small_cnn():
     for filters in (6, 16):
         hidden.append(layers.Conv2D(filters, 5, activation="relu"))
         hidden.append(layers.MaxPooling2D(2))
-    dense = [layers.Dense(n, activation="relu") for n in (120, 84)]
-    return [*hidden, layers.Flatten(), *dense]
+    return [*hidden, *_dense(120, 84)]
 
 
 def caffe_quick():
     """Caffe's "CIFAR-10 quick": three 5x5 convolutions with pooling."""
     hidden = []
-    for filters, pool in (
-        (32, layers.MaxPooling2D),
-        (32, layers.AveragePooling2D),
-        (64, layers.AveragePooling2D),
-    ):
+    most, mean = layers.MaxPooling2D, layers.AveragePooling2D
+    for filters, pool in ((32, most), (32, mean), (64, mean)):
         hidden.append(layers.Conv2D(filters, 5, padding="same"))
         # Its first block pools before the ReLU, which is the same thing.
         hidden += [layers.ReLU(), pool(3, strides=2, padding="same")]
@@ -94,27 +84,18 @@ def lenet():
     hidden = []
     for filters in (20, 50):
         hidden += [layers.Conv2D(filters, 5), layers.MaxPooling2D(2)]
-    return [*hidden, layers.Flatten(), layers.Dense(500, activation="relu")]
+    return [*hidden, *_dense(500)]
 
 
 def four_million():
     """A wide `cnn`: some four million parameters on 32x32x3."""
     hidden = []
     for filters in (64, 128, 256):
-        hidden += [
-            layers.Conv2D(filters, 3, padding="same", activation="relu"),
-            layers.MaxPooling2D(2),
-        ]
-    return [*hidden, layers.Flatten(), layers.Dense(880, activation="relu")]
+        options = {"padding": "same", "activation": "relu"}
+        hidden.append(layers.Conv2D(filters, 3, **options))
+        hidden.append(layers.MaxPooling2D(2))
+    return [*hidden, *_dense(880)]
 
 
-NETWORKS = {
-    "mlp": mlp,
-    "cnn": cnn,
-    "cnn_bn": cnn_bn,
-    "cifarnet": cifarnet,
-    "caffe_quick": caffe_quick,
-    "lenet": lenet,
-    "four_million": four_million,
-    "small_cnn": small_cnn,
-}
+_ALL = mlp, cnn, cnn_bn, cifarnet, small_cnn, caffe_quick, lenet, four_million
+NETWORKS = {network.__name__: network for network in _ALL}

@@ -1,6 +1,7 @@
 """Runs any experiment: flags, presets, progress, results, resumption."""
 
 import dataclasses
+import numbers
 import platform
 import time
 from collections.abc import Callable
@@ -44,41 +45,27 @@ PART = flags.DEFINE_string(
     "2/3 makes every third run from the second on: processes that share an "
     "experiment. Start once more without it to get the report.",
 )
+SHOWN = 4  # Metrics of a run that progress shows: the first of its numbers.
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """What to run and what to make of it.
+    """What to run and what to make of it."""
 
-    Attributes:
-        name: Names the files with the results.
-        presets: Dict of dicts: the settings of each preset. `seeds` is the
-            list of seeds.
-        stages: Functions `(preset, records) -> list of settings`. A stage
-            begins when all runs of the one before it are done, and gets
-            all records so far.
-        report: Function `records -> render.Report`.
-        run: Function `(settings, data_dir, verbose) -> metrics`, a dict of
-            JSON values.
-        describe: Function `settings -> str`, for progress.
-        headline: Names of the metrics that progress shows, where there.
-    """
-
-    name: str
-    presets: dict
-    stages: tuple
-    report: Callable
+    name: str  # Of the files with the results.
+    presets: dict  # Dicts; `seeds` is what `--seeds` sets.
+    # Functions `(preset, records) -> list of settings`. A stage begins when all
+    # runs of the one before it are done, and gets all records so far.
+    stages: list
+    report: Callable  # `records -> render.Report`
+    # `(settings, data_dir, verbose) -> metrics`, a dict of JSON values.
     run: Callable = training.run
-    describe: Callable = render.describe
-    headline: tuple = ("test", "held_out")
 
 
 def main(choose):
     """Runs an experiment as the command line says.
 
-    Args:
-        choose: Function that returns the `Experiment`, called when the flags
-            are parsed.
+    `choose` returns the `Experiment`, when the flags are parsed.
     """
     app.run(lambda argv: _main(choose()))
 
@@ -123,7 +110,7 @@ def parse_part(text):
 
 
 def execute(experiment, preset, journal, run, part=(0, 1)):
-    """Makes all runs that are not in the journal yet.
+    """Makes all runs of a preset that are not in the journal yet.
 
     Args:
         experiment: An `Experiment`.
@@ -133,16 +120,19 @@ def execute(experiment, preset, journal, run, part=(0, 1)):
         part: Tuple `(position, count)`: make every `count`-th run only.
 
     Returns:
-        List of the records of all runs of the preset; empty as long as some
-        are missing.
+        The records of all runs; no record as long as some are missing.
     """
     records = []
     for stage in experiment.stages:
         plan = stage(preset, records)
         mine = plan[part[0] :: part[1]]
         for position, settings in enumerate(mine, start=1):
-            label = f"[{position}/{len(mine)}] {experiment.describe(settings)}"
-            _run_once(experiment, label, settings, journal, run)
+            progress = f"[{position}/{len(mine)}]"
+            print(progress, label(settings, plan), flush=True)
+            if journal.find([settings]):
+                print(f"    already in {journal.path}", flush=True)
+            else:
+                _run_once(experiment, settings, journal, run)
         found = journal.find(plan)
         records += found
         if len(found) < len(plan):
@@ -151,38 +141,36 @@ def execute(experiment, preset, journal, run, part=(0, 1)):
     return records
 
 
-def _run_once(experiment, label, settings, journal, run):
-    if journal.find([settings]):
-        print(f"{label}: already in {journal.path}", flush=True)
-        return
-    print(f"{label} ...", flush=True)
+def label(settings, plan):
+    """Tells a run by the settings in which the runs of its plan differ."""
+    return ", ".join(
+        f"{name} {value}"
+        for name, value in settings.items()
+        if value is not None and any(s.get(name) != value for s in plan)
+    )
+
+
+def _run_once(experiment, settings, journal, run):
     start = time.perf_counter()
     metrics = run(settings)
     seconds = round(time.perf_counter() - start, 1)
+    versions = {
+        module.__name__: module.__version__ for module in (kb, keras, tf, np)
+    }
     journal.append(
         {
             "experiment": experiment.name,
             "seed": settings["seed"],
             "settings": settings,
             "metrics": metrics,
-            "versions": _versions(),
+            "versions": {**versions, "python": platform.python_version()},
             "seconds": seconds,
         }
     )
-    shown = [
-        f"{name} {metrics[name]:.3f}"
-        for name in experiment.headline
-        if name in metrics
+    found = [
+        f"{name} {value:.4g}"
+        for name, value in metrics.items()
+        if isinstance(value, numbers.Number)
     ]
-    print(f"    {' '.join(shown)} in {seconds:.0f} s", flush=True)
+    print(f"    {', '.join(found[:SHOWN])} in {seconds:.0f} s", flush=True)
     keras.backend.clear_session()
-
-
-def _versions():
-    return {
-        "keras_bilevel": kb.__version__,
-        "keras": keras.__version__,
-        "tensorflow": tf.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }

@@ -6,30 +6,37 @@ searched for once per case; test data are read once, by the final trainings.
 `--compare=searches`: spaces and algorithms at equal numbers of trials.
 """
 
-import itertools
-
 import numpy as np
 from absl import flags
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
+from benchmarks import figures
+from benchmarks import methods
+from benchmarks import plans
 from benchmarks import render
 from benchmarks import runner
 from benchmarks import schedule_search
-from benchmarks import selection
+from benchmarks import training
 from keras_bilevel.tuners.stopping import Stopping
 
 CHOSEN = flags.DEFINE_enum(
-    "compare",
-    "methods",
-    ["methods", "images", "searches"],
-    "What to compare.",
+    "compare", "methods", ["methods", "images", "searches"], "What to compare."
 )
 
+METHODS = {
+    "standard": "Standard",
+    "decoupling": "Decoupling",
+    "f_correction": "F-correction",
+    "self_paced": "MentorNet (self-paced)",
+    "co_teaching": "Co-teaching",
+    "co_teaching_plus": "Co-teaching+",
+    "reweight": "Reweight",
+}
+WITH_SCHEDULE = ("self_paced", "co_teaching", "co_teaching_plus")
 SYMMETRIC = {"noise_kind": "symmetric", "noise": 0.5}
 MILD = {"noise_kind": "symmetric", "noise": 0.2}
 PAIR = {"noise_kind": "pair", "noise": 0.45}
-HUMAN = {"noise_kind": "human", "noise": None, "label_set": "worse_label"}
 # The noise rate of CIFAR-10N's worst labels, as its authors report it.
 HUMAN_NOISE = 0.4
 CIFAR_10 = {"dataset": "cifar10", "network": "small_cnn", "inputs": [-1, 1]}
@@ -37,45 +44,11 @@ CIFAR_100 = {**CIFAR_10, "dataset": "cifar100", "num_train": 8_000}
 LONG = {"epochs": 200, "num_train": 40_000, "num_clean": 5_000, "every": 10}
 # Searched on the data of a seed of its own, for all final trainings.
 SEARCH_SEED = 100
-SEARCHES = (
+SEARCHES = [
     {"space": "S2E", "algorithm": "S2E"},
     # At equal cost: Co-teaching's own three numbers.
     {"space": "Co-teaching", "algorithm": "random"},
-)
-PRESETS = {
-    "methods": {
-        name: {
-            "cases": [MILD, SYMMETRIC, PAIR],
-            "searches": SEARCHES,
-            "trials": 24,
-            "seeds": seeds,
-        }
-        for name, seeds in {"quick": [0], "paper": [0, 1, 2]}.items()
-    },
-    "images": {
-        "quick": {
-            "cases": [{**CIFAR_10, **HUMAN}, {**CIFAR_100, **SYMMETRIC}],
-            "searches": SEARCHES[:1],
-            "trials": 8,
-            "seeds": [0],
-        },
-        "paper": {
-            "cases": [
-                {**data, **noise}
-                for data in (CIFAR_10, CIFAR_100)
-                for noise in (MILD, SYMMETRIC, PAIR)
-            ]
-            + [{**CIFAR_10, **LONG, **noise} for noise in (PAIR, HUMAN)],
-            "searches": SEARCHES,
-            "trials": 24,
-            "seeds": [0, 1, 2],
-        },
-    },
-    "searches": {
-        "quick": {"cases": [PAIR], "trials": 12, "seeds": [100]},
-        "paper": {"cases": [SYMMETRIC, PAIR], "trials": 24, "seeds": [100]},
-    },
-}
+]
 ALL_SEARCHES = [
     {"space": "S2E", "algorithm": name} for name in schedule_search.ALGORITHMS
 ] + [
@@ -83,66 +56,91 @@ ALL_SEARCHES = [
     for name in schedule_search.SPACES
     if name != "S2E"
 ]
-WITH_SCHEDULE = ("self_paced", "co_teaching", "co_teaching_plus")
-
-
-def _search(case, trials, search, seed):
-    common = selection.settings(**case, method="co_teaching", seed=seed)
-    return {**common, **search, "trials": trials}
+_ON_MNIST = {
+    "cases": [MILD, SYMMETRIC, PAIR],
+    "searches": SEARCHES,
+    "trials": 24,
+}
+PRESETS = {
+    "methods": {
+        "quick": {**_ON_MNIST, "seeds": [0]},
+        "paper": {**_ON_MNIST, "seeds": [0, 1, 2]},
+    },
+    "images": {
+        "quick": {
+            "cases": [{**CIFAR_10, **plans.HUMAN}, {**CIFAR_100, **SYMMETRIC}],
+            "searches": SEARCHES[:1],
+            "trials": 8,
+            "seeds": [0],
+        },
+        "paper": {
+            "cases": [
+                *plans.grid([CIFAR_10, CIFAR_100], [MILD, SYMMETRIC, PAIR]),
+                *plans.grid([{**CIFAR_10, **LONG}], [PAIR, plans.HUMAN]),
+            ],
+            "searches": SEARCHES,
+            "trials": 24,
+            "seeds": [0, 1, 2],
+        },
+    },
+    "searches": {
+        "quick": {"cases": [PAIR], "trials": 12, "seeds": [SEARCH_SEED]},
+        "paper": {
+            "cases": [SYMMETRIC, PAIR],
+            "trials": 24,
+            "seeds": [SEARCH_SEED],
+        },
+    },
+}
 
 
 def _search_plan(preset, records):
-    return [
-        _search(case, preset["trials"], search, SEARCH_SEED)
-        for case, search in itertools.product(
-            preset["cases"], preset["searches"]
-        )
-    ]
+    common = {"trials": preset["trials"], "seed": SEARCH_SEED}
+    cases, searches = preset["cases"], preset["searches"]
+    return plans.runs(plans.search, [common], cases, searches)
 
 
 def _final_plan(preset, records):
+    seeds = plans.each("seed", preset["seeds"])
     return [
-        selection.settings(**case, **change, seed=seed)
-        for seed, case in itertools.product(preset["seeds"], preset["cases"])
-        for change in _methods(case, records)
+        plans.selection(**case, **change)
+        for case in plans.grid(seeds, preset["cases"])
+        for change in _methods(plans.selection(**case), records)
     ]
 
 
-def _methods(case, records):
+def _methods(settings, records):
     """The methods, and Co-teaching with each schedule that was found."""
-    settings = selection.settings(**case)
+    by_hand = _by_hand(settings)
+    chosen = [
+        (method, by_hand if method in WITH_SCHEDULE else None)
+        for method in METHODS
+    ]
+    searches = render.group(records, _case).get(_case(settings), [])
+    for schedule in render.values(searches, "schedule"):
+        chosen.append(("co_teaching", schedule))
+    return [{"method": name, "schedule": found} for name, found in chosen]
+
+
+def _by_hand(settings):
+    """The schedule of Co-teaching's authors, who know the noise rate."""
     noise = settings["noise"] or HUMAN_NOISE
-    by_hand = selection.co_teaching_schedule(noise, settings["epochs"])
-    methods = [
-        {
-            "method": method,
-            "schedule": by_hand if method in WITH_SCHEDULE else None,
-        }
-        for method in selection.METHODS
-    ]
-    found = [
-        record["metrics"]["schedule"]
-        for record in records
-        if _case(record["settings"]) == _case(settings)
-    ]
-    return methods + [
-        {"method": "co_teaching", "schedule": schedule} for schedule in found
-    ]
+    return plans.co_teaching_schedule(noise, settings["epochs"])
 
 
 def _searches_plan(preset, records):
-    return [
-        _search(case, preset["trials"], search, seed)
-        for seed, case, search in itertools.product(
-            preset["seeds"], preset["cases"], ALL_SEARCHES
-        )
-    ]
+    return plans.runs(
+        plans.search,
+        [{"trials": preset["trials"]}],
+        plans.each("seed", preset["seeds"]),
+        preset["cases"],
+        ALL_SEARCHES,
+    )
 
 
 def _run(settings, data_dir, verbose):
-    if _is_search(settings):
-        return schedule_search.run(settings, data_dir, verbose)
-    return selection.run(settings, data_dir, verbose)
+    run = schedule_search.run if _is_search(settings) else training.run
+    return run(settings, data_dir, verbose)
 
 
 def _is_search(settings):
@@ -161,31 +159,19 @@ def _search_name(settings):
     return f"{settings['space']} space, {settings['algorithm']}"
 
 
-def _describe(settings):
-    if _is_search(settings):
-        name = f"{settings['trials']} trials, {_search_name(settings)}"
-    else:
-        name = _method(settings)
-    return f"{_case(settings)}, {name}, seed {settings['seed']}"
-
-
 def _method(settings):
     """Names a method, and whose schedule it has where that is not its own."""
-    name = selection.METHODS[settings["method"]]
-    schedule = settings["schedule"]
+    name, schedule = METHODS[settings["method"]], settings["schedule"]
     if settings["method"] != "co_teaching":
         return name
     if schedule["name"] == "S2ESchedule":
         return "S2E"
-    epochs = settings["epochs"]
-    noise = settings["noise"] or HUMAN_NOISE
-    is_by_hand = schedule == selection.co_teaching_schedule(noise, epochs)
-    return name if is_by_hand else f"{name}, tuned"
+    return name if schedule == _by_hand(settings) else f"{name}, tuned"
 
 
 def _methods_report(records):
-    searches = [r for r in records if _is_search(r["settings"])]
-    finals = [r for r in records if not _is_search(r["settings"])]
+    groups = render.group(records, _is_search)
+    searches, finals = groups.get(True, []), groups[False]
     columns = {
         "test": "test",
         "best epoch's test": "best_test",
@@ -225,9 +211,8 @@ def _methods_figure(records):
     figure = Figure(figsize=(12, 3.2 * len(cases)), layout="constrained")
     panels = figure.subplots(len(cases), 3, squeeze=False)
     for row, (name, members) in zip(panels, cases.items()):
-        for i, (method, runs) in enumerate(
-            render.group(members, _method).items()
-        ):
+        chosen = render.group(members, _method)
+        for i, (method, runs) in enumerate(chosen.items()):
             _draw(row, method, runs, f"C{i}")
         row[0].set(ylabel="test accuracy")
         row[1].set(ylabel="label precision")
@@ -240,13 +225,13 @@ def _methods_figure(records):
 
 
 def _draw(row, method, runs, color):
-    curves = [run["metrics"]["curves"] for run in runs]
+    curves = render.values(runs, "curves")
     test = np.mean([c["test"] for c in curves], axis=0)
     row[0].plot(curves[0]["epoch"], test, label=method, color=color)
     if "precision" in curves[0]:
         precision = np.mean([c["precision"] for c in curves], axis=0)
         row[1].plot(1 + np.arange(len(precision)), precision, color=color)
-    schedule = selection.schedule_of(runs[0]["settings"])
+    schedule = methods.schedule_of(runs[0]["settings"])
     if schedule is not None:
         epochs = np.arange(runs[0]["settings"]["epochs"])
         row[2].plot(epochs, schedule(epochs), color=color)
@@ -282,21 +267,6 @@ def _searches_report(records):
         "best, stopping": "stopping_best",
         "epochs, stopping": "stopping_epochs",
     }
-    cases = render.group(records, _case)
-    colors = colormaps["tab20"]
-    figure = Figure(figsize=(8, 5 * len(cases)), layout="constrained")
-    panels = figure.subplots(len(cases), 1, squeeze=False)[:, 0]
-    for axes, (name, members) in zip(panels, cases.items()):
-        for color, record in enumerate(members):
-            best = record["metrics"]["best_so_far"]
-            axes.plot(
-                1 + np.arange(len(best)),
-                best,
-                label=_search_name(record["settings"]),
-                color=colors(color),
-            )
-        axes.set(title=name, xlabel="trial", ylabel="best validation accuracy")
-        axes.legend(fontsize=7)
     notes = [
         "Each trial trains by Co-teaching. One search each: differences of a "
         "point are within what another seed changes; benchmarks/s2e_search.py "
@@ -311,31 +281,31 @@ def _searches_report(records):
         "Spaces and search algorithms at equal numbers of trials",
         render.table(records, rows, columns),
         notes,
-        figure,
+        _searches_figure(records),
     )
 
 
+def _searches_figure(records):
+    """A panel for each case: the best value after so many trials."""
+    figure, panels = figures.stack(records, _case, 8, 5)
+    for axes, name, members in panels:
+        for color, record in zip(colormaps["tab20"].colors, members):
+            best = record["metrics"]["best_so_far"]
+            label = _search_name(record["settings"])
+            axes.plot(1 + np.arange(len(best)), best, label=label, color=color)
+        axes.set(title=name, xlabel="trial", ylabel="best validation accuracy")
+        axes.legend(fontsize=7)
+    return figure
+
+
+_STAGES = {
+    "methods": ([_search_plan, _final_plan], _methods_report),
+    "images": ([_search_plan, _final_plan], _methods_report),
+    "searches": ([_searches_plan], _searches_report),
+}
 EXPERIMENTS = {
-    name: runner.Experiment(
-        f"s2e_{name}",
-        PRESETS[name],
-        stages=(_search_plan, _final_plan),
-        report=_methods_report,
-        run=_run,
-        describe=_describe,
-        headline=("test", "precision", "best"),
-    )
-    for name in ("methods", "images")
-} | {
-    "searches": runner.Experiment(
-        "s2e_searches",
-        PRESETS["searches"],
-        stages=(_searches_plan,),
-        report=_searches_report,
-        run=_run,
-        describe=_describe,
-        headline=("best",),
-    ),
+    name: runner.Experiment(f"s2e_{name}", PRESETS[name], stages, report, _run)
+    for name, (stages, report) in _STAGES.items()
 }
 
 if __name__ == "__main__":

@@ -7,14 +7,14 @@ were on 20 other problems of the two kinds. "development" is for what is to be
 chosen next.
 """
 
-import functools
-import itertools
 import tempfile
 
 import keras_tuner
 import numpy as np
 from matplotlib.figure import Figure
 
+from benchmarks import figures
+from benchmarks import plans
 from benchmarks import render
 from benchmarks import runner
 from keras_bilevel.schedules import S2ESchedule
@@ -28,20 +28,21 @@ EPOCHS = 30
 NOISE = 0.005  # Standard deviation of what a trial sees.
 AT = (24, 60, 200)
 EVEN = "theta stays, 256 candidates"
+BAYESIAN = "BayesianOptimization"
 # KerasTuner's needs half a minute or more for the 200 trials of one search;
 # and what the surrogate does on its own shows earlier.
-MOST_TRIALS = {"BayesianOptimization": 60, EVEN: 60}
+MOST_TRIALS = {BAYESIAN: 60, EVEN: 60}
 DEFAULT = "newton, 256 candidates"
 METHODS = (
     "random",
-    "BayesianOptimization",
+    BAYESIAN,
     *(f"{update}, paper" for update in STEPS),
     EVEN,
     *(f"{update}, 256 candidates" for update in STEPS),
 )
 PRESETS = {
-    "quick": {"split": "development", "problems": 2, "trials": 24},
-    "paper": {"split": "held_out", "problems": 20, "trials": 200},
+    "quick": {"split": "development", "seeds": list(range(2)), "trials": 24},
+    "paper": {"split": "held_out", "seeds": list(range(20)), "trials": 200},
 }
 KINDS = {
     "schedule": "distance to a wanted schedule",
@@ -49,16 +50,28 @@ KINDS = {
 }
 
 
-def _uniform(rng):
-    """A schedule of the space, drawn evenly."""
-    x = Distribution(4, 16).sample(np.ones(36), rng, 1)
-    return curves(x, EPOCHS)[0]
+def _plan(preset, records):
+    settings = plans.grid(
+        [{"split": preset["split"], "noise": NOISE}],
+        plans.each("kind", KINDS),
+        plans.each("seed", preset["seeds"]),
+        plans.each("method", METHODS),
+    )
+    trials = preset["trials"]
+    return [
+        {**s, "trials": min(trials, MOST_TRIALS.get(s["method"], trials))}
+        for s in settings
+    ]
+
+
+# The problems.
 
 
 def wanted_schedule(rng):
     """A schedule of the space, or one that only comes near it."""
     if rng.random() < 0.5:
-        return _uniform(rng)
+        x = Distribution(4, 16).sample(np.ones(36), rng, 1)
+        return curves(x, EPOCHS)[0]
     tau, t_k = rng.uniform(0.1, 0.7), rng.uniform(3, 25)
     power = rng.choice([0.5, 1.0, 2.0])
     return 1 - tau * np.minimum((np.arange(EPOCHS) / t_k) ** power, 1)
@@ -102,6 +115,9 @@ def objective(settings):
     return OBJECTIVES[settings["kind"]](rng)
 
 
+# The searches.
+
+
 def run(settings, data_dir=None, verbose=0):
     """Searches once.
 
@@ -120,10 +136,8 @@ def run(settings, data_dir=None, verbose=0):
         best.append(round(true[int(np.argmin(seen))], 6))
         return seen[-1]
 
-    if settings["method"] == "BayesianOptimization":
-        _bayesian(settings, evaluate)
-    else:
-        _relaxed(settings, evaluate)
+    search = _bayesian if settings["method"] == BAYESIAN else _relaxed
+    search(settings, evaluate)
     return {"best": best, "final": best[-1]}
 
 
@@ -152,64 +166,35 @@ def _bayesian(settings, evaluate):
     """KerasTuner's own, which does not know that alpha has sum 1."""
     hp = keras_tuner.HyperParameters()
     S2ESchedule.from_hyperparameters(hp, EPOCHS)
-    tuner = _BayesianTuner(
-        evaluate,
-        objective=keras_tuner.Objective("value", "min"),
-        max_trials=settings["trials"],
-        hyperparameters=hp,
-        seed=settings["seed"] + 1,  # KerasTuner takes 0 for no seed.
-        directory=tempfile.mkdtemp(),
-    )
-    tuner.search(verbose=0)
+    with tempfile.TemporaryDirectory() as folder:
+        tuner = _BayesianTuner(
+            objective=keras_tuner.Objective("value", "min"),
+            max_trials=settings["trials"],
+            hyperparameters=hp,
+            seed=settings["seed"] + 1,  # KerasTuner takes 0 for no seed.
+            directory=folder,
+        )
+        tuner.search(evaluate, verbose=0)
 
 
 class _BayesianTuner(keras_tuner.BayesianOptimization):
-    def __init__(self, evaluate, **options):
-        super().__init__(**options)
-        self._evaluate = evaluate
-
-    def run_trial(self, trial, **kwargs):
-        schedule = S2ESchedule.from_hyperparameters(
-            trial.hyperparameters, EPOCHS
-        )
+    def run_trial(self, trial, evaluate, **kwargs):
+        hp = trial.hyperparameters
+        schedule = S2ESchedule.from_hyperparameters(hp, EPOCHS)
         numbers = [schedule.alpha, schedule.beta.ravel()]
-        return float(self._evaluate(np.concatenate(numbers)))
+        return float(evaluate(np.concatenate(numbers)))
 
 
-def _plan(preset, records):
-    seeds = preset.get("seeds", range(preset["problems"]))
-    return [
-        {
-            "split": preset["split"],
-            "kind": kind,
-            "method": method,
-            "trials": _trials(method, preset["trials"]),
-            "noise": NOISE,
-            "seed": seed,
-        }
-        for kind, seed, method in itertools.product(KINDS, seeds, METHODS)
-    ]
+# The report.
 
 
-def _trials(method, trials):
-    return min(trials, MOST_TRIALS.get(method, trials))
-
-
-def _describe(settings):
-    names = ("split", "kind", "method", "seed")
-    return ", ".join(str(settings[name]) for name in names)
-
-
-def _curves(records, kind, method):
-    """Best so far, of shape `(problems, trials)`."""
-    return np.array(
-        [
-            record["metrics"]["best"]
-            for record in records
-            if record["settings"]["kind"] == kind
-            and record["settings"]["method"] == method
-        ]
-    )
+def _best(records):
+    """Best so far of each method and kind, of shape `(problems, trials)`."""
+    runs = render.group(records, lambda s: (s["method"], s["kind"]))
+    return {
+        key: np.array(render.values(found, "best"))
+        for key, found in runs.items()
+    }
 
 
 def _shown(records):
@@ -217,47 +202,51 @@ def _shown(records):
     return [at for at in AT if at <= trials]
 
 
-def _table(records):
-    curve = functools.partial(_curves, records)
-    columns = list(itertools.product(KINDS, _shown(records)))
-    middle = _shown(records)[min(1, len(_shown(records)) - 1)]
+def _table(best, shown):
+    middle = shown[:2][-1]
+    columns = [(kind, at) for kind in KINDS for at in shown]
+    rivals = ("random", BAYESIAN)
     header = ["method", *(f"{kind}, {at} trials" for kind, at in columns)]
-    for rival in ("random", "BayesianOptimization"):
-        header.append(f"better than {rival} at {middle}")
-    rows = [header]
-    for method in METHODS:
-        row = [method]
-        for kind, at in columns:
-            if at > _trials(method, at):
-                row.append("-")
-                continue
-            found = curve(kind, method)[:, at - 1]
-            even = np.mean(curve(kind, "random")[:, at - 1])
-            change = np.mean(found) / even - 1
-            row.append(f"{np.mean(found):.4f} ({change:+.0%})")
-        for rival in ("random", "BayesianOptimization"):
-            row.append(_wins(curve, method, rival, middle))
-        rows.append(row)
-    return rows
+    header += [f"better than {rival} at {middle}" for rival in rivals]
+    return [header] + [
+        [
+            method,
+            *(_mean(best, method, kind, at) for kind, at in columns),
+            *(_wins(best, method, rival, middle) for rival in rivals),
+        ]
+        for method in METHODS
+    ]
 
 
-def _wins(curve, method, rival, at):
+def _mean(best, method, kind, at):
+    """The mean over problems, and against random draws."""
+    found = best[method, kind]
+    if at > found.shape[1]:
+        return "-"
+    mean = np.mean(found[:, at - 1])
+    change = mean / np.mean(best["random", kind][:, at - 1]) - 1
+    return f"{mean:.4f} ({change:+.0%})"
+
+
+def _wins(best, method, rival, at):
     """On how many problems a method has found better than a rival."""
     if method == rival:
         return "-"
-    pairs = [
-        (curve(kind, method)[:, at - 1], curve(kind, rival)[:, at - 1])
-        for kind in KINDS
-    ]
-    wins = sum(int(np.sum(found < other)) for found, other in pairs)
-    return f"{wins} of {sum(len(found) for found, _ in pairs)}"
+    found, other = (
+        np.concatenate([best[name, kind][:, at - 1] for kind in KINDS])
+        for name in (method, rival)
+    )
+    return f"{np.sum(found < other)} of {len(found)}"
 
 
 def _report(records):
-    settings = records[0]["settings"]
-    count = len(_curves(records, "schedule", "random"))
+    best, shown = _best(records), _shown(records)
+    split, count = (
+        records[0]["settings"]["split"],
+        len(best[DEFAULT, "schedule"]),
+    )
     notes = [
-        f"Means over {count} problems of each kind ({settings['split']}), one "
+        f"Means over {count} problems of each kind ({split}), one "
         "search each; all methods share problems and seeds. In brackets: "
         "against random draws.",
         "Best so far: the trial that did best with noise (standard deviation "
@@ -273,30 +262,30 @@ def _report(records):
     ]
     return render.Report(
         "Best schedule found after so many trials",
-        _table(records),
+        _table(best, shown),
         notes,
-        _figure(records),
+        _figure(best, shown),
     )
 
 
-def _figure(records):
+def _figure(best, shown):
     figure = Figure(figsize=(11, 4.6), layout="constrained")
-    shown = (
+    methods = (
         "random",
-        "BayesianOptimization",
+        BAYESIAN,
         "newton, paper",
         "natural, paper",
         DEFAULT,
         "natural, 256 candidates",
     )
     for axes, (kind, name) in zip(figure.subplots(1, 2), KINDS.items()):
-        for method, color in zip(shown, render.COLORS):
-            best = np.mean(_curves(records, kind, method), axis=0)
-            trials = np.arange(1, len(best) + 1)
+        for method, color in zip(methods, figures.COLORS):
+            means = np.mean(best[method, kind], axis=0)
+            trials = np.arange(1, len(means) + 1)
             bold = {"linewidth": 2.5} if method == DEFAULT else {}
-            axes.plot(trials[3:], best[3:], color=color, label=method, **bold)
+            axes.plot(trials[3:], means[3:], color=color, label=method, **bold)
         axes.set(xscale="log", xlabel="trials", ylabel=name)
-        axes.set_xticks([4, *_shown(records)], [4, *_shown(records)])
+        axes.set_xticks([4, *shown], [4, *shown])
         axes.minorticks_off()
         axes.grid(alpha=0.3)
     handles, labels = axes.get_legend_handles_labels()
@@ -306,15 +295,7 @@ def _figure(records):
     return figure
 
 
-EXPERIMENT = runner.Experiment(
-    "s2e_search",
-    PRESETS,
-    stages=(_plan,),
-    report=_report,
-    run=run,
-    describe=_describe,
-    headline=("final",),
-)
+EXPERIMENT = runner.Experiment("s2e_search", PRESETS, [_plan], _report, run)
 
 if __name__ == "__main__":
     runner.main(lambda: EXPERIMENT)

@@ -1,5 +1,6 @@
 """Searches for a schedule R(t), on a clean validation set apart from test."""
 
+import functools
 import tempfile
 import time
 
@@ -8,7 +9,9 @@ import keras_tuner
 import numpy as np
 
 import keras_bilevel as kb
-from benchmarks import selection
+from benchmarks import methods
+from benchmarks import tasks
+from benchmarks import training
 
 SPACES = {
     "S2E": kb.schedules.S2ESchedule,
@@ -17,17 +20,10 @@ SPACES = {
     "MLP": kb.schedules.MLPSchedule,
     "random monotone": kb.schedules.RandomMonotoneSchedule,
 }
-OBJECTIVE = keras_tuner.Objective("val_accuracy", "max")
 
 
 def run(settings, data_dir=None, verbose=0):
-    """Searches in one space with one algorithm.
-
-    Args:
-        settings: Dict of `selection.settings`, and `space`, one of `SPACES`,
-            `algorithm`, one of `ALGORITHMS`, and `trials`.
-        data_dir: See `datasets.load`.
-        verbose: Of the search.
+    """Searches in one of `SPACES` with one of `ALGORITHMS`.
 
     Returns:
         Dict of metrics: `best`, the best value of the objective, validation
@@ -36,25 +32,27 @@ def run(settings, data_dir=None, verbose=0):
         trial; `schedule`, the best one; and `trial_epochs`, how many epochs
         were trained in all.
     """
-    task, clean = selection.split(settings, data_dir)
-    hypermodel = _HyperModel(settings, task, clean)
+    task = tasks.make(settings, data_dir)
+    hypermodel = _HyperModel(training.Trainer(settings, task))
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         tuner = ALGORITHMS[settings["algorithm"]](
-            hypermodel, settings, directory=folder
+            hypermodel,
+            settings,
+            objective=keras_tuner.Objective("val_accuracy", "max"),
+            seed=settings["seed"],
+            directory=folder,
         )
         tuner.search(verbose=verbose)
         seconds = time.perf_counter() - start
         (best,) = tuner.oracle.get_best_trials(1)
-        schedule = SPACES[settings["space"]].from_hyperparameters(
-            best.hyperparameters, epochs=settings["epochs"]
-        )
+        schedule = _schedule(settings, best.hyperparameters)
     curves = hypermodel.curves
     values = [curve[-1] for curve in curves]
     return {
         "best": max(values),
         "values": values,
-        "best_so_far": [max(values[: i + 1]) for i in range(len(values))],
+        "best_so_far": np.maximum.accumulate(values).tolist(),
         "curves": [np.round(curve, 5).tolist() for curve in curves],
         "schedule": {"name": type(schedule).__name__, **schedule.get_config()},
         "trial_epochs": sum(map(len, curves)),
@@ -62,25 +60,22 @@ def run(settings, data_dir=None, verbose=0):
     }
 
 
+def _schedule(settings, hp):
+    space = SPACES[settings["space"]]
+    return space.from_hyperparameters(hp, epochs=settings["epochs"])
+
+
 class _HyperModel(kb.tuners.ReusedModel):
     """Trains by Co-teaching with the schedule of a trial."""
 
-    def __init__(self, settings, task, clean):
-        space = SPACES[settings["space"]]
-
+    def __init__(self, trainer):
         def build():
-            keras.utils.set_random_seed(settings["seed"])
-            return selection.selection_model(settings, task, None)
+            keras.utils.set_random_seed(trainer.seed)
+            return methods.selection_model(trainer, None)
 
-        super().__init__(
-            build,
-            lambda hp: space.from_hyperparameters(
-                hp, epochs=settings["epochs"]
-            ),
-        )
-        self.settings = settings
-        self.task = task
-        self.clean = clean
+        schedule = functools.partial(_schedule, trainer.settings)
+        super().__init__(build, schedule)
+        self.trainer = trainer
         self.curves = []
 
     def fit(
@@ -90,21 +85,19 @@ class _HyperModel(kb.tuners.ReusedModel):
         end = keras.callbacks.LambdaCallback(
             on_epoch_end=lambda epoch, logs: _stop(model, epoch + 1 == epochs)
         )
-        options = selection.options(self.settings, verbose, *callbacks, end)
+        trainer = self.trainer.changed(verbose=verbose)
         # All trials see the same batches.
-        keras.utils.set_random_seed(self.settings["seed"])
-        history = model.fit(
-            self.task.x,
-            self.task.y_given,
-            batch_size=self.settings["batch_size"],
-            validation_data=self.clean,
+        keras.utils.set_random_seed(trainer.seed)
+        log = trainer.fit(
+            model,
+            *trainer.arrays,
+            callbacks=[*callbacks, end],
+            validation_data=trainer.task.clean,
             validation_batch_size=1024,
             initial_epoch=initial_epoch,
-            **options,
         )
-        curve = history.history["val_accuracy"]
-        self.curves.append(curve)
-        return {"val_accuracy": curve[-1]}
+        self.curves.append(log["val_accuracy"])
+        return {"val_accuracy": log["val_accuracy"][-1]}
 
 
 def _stop(model, now):
@@ -112,54 +105,40 @@ def _stop(model, now):
         model.stop_training = True
 
 
-def _s2e(update="newton", **options):
-    def make(hypermodel, settings, directory):
-        return kb.tuners.S2ETuner(
-            hypermodel,
-            OBJECTIVE,
-            max_trials=settings["trials"],
-            update=update,
-            epochs=settings["epochs"],
-            seed=settings["seed"],
-            directory=directory,
-            **options,
-        )
-
-    return make
-
-
-def _keras_tuner(tuner):
-    def make(hypermodel, settings, directory):
-        return tuner(
-            hypermodel,
-            OBJECTIVE,
-            max_trials=settings["trials"],
-            seed=settings["seed"],
-            directory=directory,
-        )
-
-    return make
-
-
-def _hyperband(hypermodel, settings, directory):
-    """One round of brackets: it decides itself on the number of trials."""
-    return keras_tuner.Hyperband(
+def _s2e(hypermodel, settings, **options):
+    return kb.tuners.S2ETuner(
         hypermodel,
-        OBJECTIVE,
-        max_epochs=settings["epochs"],
-        seed=settings["seed"],
-        directory=directory,
+        max_trials=settings["trials"],
+        epochs=settings["epochs"],
+        **options,
     )
 
 
+def _keras_tuner(tuner, hypermodel, settings, **options):
+    return tuner(hypermodel, max_trials=settings["trials"], **options)
+
+
+def _hyperband(hypermodel, settings, **options):
+    """One round of brackets: it decides itself on the number of trials."""
+    return keras_tuner.Hyperband(
+        hypermodel, max_epochs=settings["epochs"], **options
+    )
+
+
+def _paper(update):
+    return functools.partial(_s2e, update=update, candidates=1)
+
+
 ALGORITHMS = {
-    "S2E": _s2e(),
-    "S2E, Newton as in the paper": _s2e("newton", candidates=1),
-    "S2E, cubic": _s2e("cubic", candidates=1),
-    "S2E, natural gradient": _s2e("natural", candidates=1),
-    "S2E, gradient": _s2e("gradient", candidates=1),
-    "S2E, the hopeless stopped": _s2e(stop_below=0.5),
-    "random": _keras_tuner(keras_tuner.RandomSearch),
-    "Bayesian optimization": _keras_tuner(keras_tuner.BayesianOptimization),
+    "S2E": _s2e,
+    "S2E, Newton as in the paper": _paper("newton"),
+    "S2E, cubic": _paper("cubic"),
+    "S2E, natural gradient": _paper("natural"),
+    "S2E, gradient": _paper("gradient"),
+    "S2E, the hopeless stopped": functools.partial(_s2e, stop_below=0.5),
+    "random": functools.partial(_keras_tuner, keras_tuner.RandomSearch),
+    "Bayesian optimization": functools.partial(
+        _keras_tuner, keras_tuner.BayesianOptimization
+    ),
     "Hyperband": _hyperband,
 }

@@ -5,28 +5,32 @@ confusion and Caffe's network. `--experiment=human`: CIFAR-10N, whose wrong
 labels people have given.
 """
 
-import itertools
-
-import numpy as np
 from absl import flags
-from matplotlib.figure import Figure
 
+from benchmarks import figures
+from benchmarks import plans
 from benchmarks import render
 from benchmarks import runner
-from benchmarks import source_target
 
 CHOSEN = flags.DEFINE_enum(
     "experiment", "noise", ["noise", "cifar10", "human"], "Which labels."
 )
 
-# Plain SGD and alpha_lr = 1 as in the paper's section 4.
-MNIST = {
-    "dataset": "mnist",
-    "network": "mlp",
-    "learning_rate": 0.05,
-    "momentum": 0.0,
-    "every": 5,
+METHODS = {
+    "noisy": "noisy labels only",
+    "clean": "clean set only",
+    "mixed": "both, mixed",
+    "finetune": "noisy, then fine-tuned on clean",
+    "reweight": "Learning to Reweight",
+    "soseleto": "SOSELETO",
+    "folds": "noisy labels only, cross-validated",
 }
+# Cross-validation tells wrong labels, for four trainings; no network is left.
+TRAINING = [name for name in METHODS if name != "folds"]
+# Plain SGD and alpha_lr = 1 as in the paper's section 4.
+MNIST = {"momentum": 0.0, "every": 5}
+# Symmetric noise and inputs in [-1, 1] are harder to tell.
+HARDER = {**MNIST, "inputs": [-1, 1], "noise_kind": "symmetric"}
 # A rate at which plain SGD learns noisy labels by heart within these epochs, as
 # in the paper's Table 1, on noisy labels that were held out.
 CIFAR = {
@@ -36,13 +40,9 @@ CIFAR = {
     "network": "caffe_quick",
     "inputs": [-1, 1],
     "learning_rate": 0.03,
-    "epochs": 30,
     "every": 5,
 }
 TABLE_1 = {**CIFAR, "num_source": 45_000, "num_target": 5_000, "epochs": 60}
-# Symmetric noise and inputs in [-1, 1] are harder to tell.
-HARDER = {**MNIST, "inputs": [-1, 1], "noise_kind": "symmetric"}
-HUMAN = {"noise_kind": "human", "noise": None, "label_set": "worse_label"}
 # Fewer visits to more images: nothing is learnt by heart.
 MORE = {
     **CIFAR,
@@ -51,14 +51,10 @@ MORE = {
     "learning_rate": 0.01,
     "epochs": 20,
 }
-# Cross-validation tells wrong labels, for four trainings; no network is left.
-TRAINING = [name for name in source_target.METHODS if name != "folds"]
 ALPHA_LR = 1.0
 # Where images are harder, the best of these on held-out noisy labels, with
 # the data of another seed.
 ALPHA_LRS = [1.0, 3.0, 10.0]
-CHOICE = {"method": "soseleto", "held_out": 0.2, "seed": 100}
-NOISES = (0.3, 0.4, 0.5)
 
 
 def _preset(cases, seeds, choose_on=(), methods=TRAINING):
@@ -71,13 +67,13 @@ def _preset(cases, seeds, choose_on=(), methods=TRAINING):
 
 
 def _confused(case, seeds):
-    cases = [{**case, "noise": noise} for noise in NOISES]
-    return _preset(cases, seeds, choose_on=[{**case, "noise": 0.4}])
+    cases = [{**case, "noise": noise} for noise in (0.3, 0.4, 0.5)]
+    return _preset(cases, seeds, choose_on=cases[1:2])
 
 
 def _human(case, seeds):
-    cases = [{**case, **HUMAN}]
-    return _preset(cases, seeds, cases, [*TRAINING, "folds"])
+    cases = [{**case, **plans.HUMAN}]
+    return _preset(cases, seeds, choose_on=cases, methods=list(METHODS))
 
 
 PRESETS = {
@@ -89,18 +85,17 @@ PRESETS = {
         "quick": _confused(CIFAR, [0]),
         "paper": _confused(TABLE_1, [0, 1, 2]),
     },
-    "human": {
-        "quick": _human(MORE, [0]),
-        "paper": _human(TABLE_1, [0, 1, 2]),
-    },
+    "human": {"quick": _human(MORE, [0]), "paper": _human(TABLE_1, [0, 1, 2])},
 }
 
 
 def _choice_plan(preset, records):
-    return [
-        source_target.settings(**case, **CHOICE, alpha_lr=alpha_lr)
-        for case, alpha_lr in itertools.product(preset["choose_on"], ALPHA_LRS)
-    ]
+    return plans.runs(
+        plans.source_target,
+        [{"held_out": 0.2, "seed": 100}],
+        preset["choose_on"],
+        plans.each("alpha_lr", ALPHA_LRS),
+    )
 
 
 def _plan(preset, records):
@@ -108,38 +103,29 @@ def _plan(preset, records):
     if records:
         best = max(records, key=lambda run: run["metrics"]["held_out"])
         chosen = best["settings"]["alpha_lr"]
-    return [
-        source_target.settings(
-            **case,
-            method=method,
-            alpha_lr=chosen if method == "soseleto" else None,
-            seed=seed,
-        )
-        for seed, case, method in itertools.product(
-            preset["seeds"], preset["cases"], preset["methods"]
-        )
+    methods = [
+        {"method": name, "alpha_lr": chosen if name == "soseleto" else None}
+        for name in preset["methods"]
     ]
+    seeds = plans.each("seed", preset["seeds"])
+    return plans.runs(plans.source_target, seeds, preset["cases"], methods)
 
 
 def _case(settings):
     low, high = settings["inputs"]
-    return (
-        f"{settings['dataset']}, {render.noise(settings)}, "
-        f"inputs in [{low}, {high}]"
-    )
+    labels = render.noise(settings)
+    return f"{settings['dataset']}, {labels}, inputs in [{low}, {high}]"
 
 
-def _describe(settings):
-    return (
-        f"{_case(settings)}, {source_target.method(settings)}, "
-        f"seed {settings['seed']}"
-    )
+def _method(settings):
+    text = METHODS[settings["method"]]
+    if settings["method"] == "soseleto":
+        text += f", alpha_lr {settings['alpha_lr']:g}"
+    return text
 
 
 def _report(records):
-    choices = [r for r in records if r["settings"]["held_out"]]
-    records = [r for r in records if not r["settings"]["held_out"]]
-    rows = {"labels": _case, "method": source_target.method}
+    choices, records = render.held_out(records)
     columns = {
         "test (clean)": "test",
         "best epoch's test": "best_test",
@@ -152,18 +138,8 @@ def _report(records):
         "noise left: cumulative": "noise_left_cumulative",
         "noise left: history": "noise_left",
     }
-    sizes = sorted(
-        {
-            (s["dataset"], s["num_source"], s["num_target"], s["epochs"])
-            for s in (record["settings"] for record in records)
-        }
-    )
     notes = [
-        *(
-            f"{name}: {source:,} noisy and {target:,} clean examples, "
-            f"{epochs} epochs."
-            for name, source, target, epochs in sizes
-        ),
+        *sorted(render.group(records, _sizes)),
         "All methods make the same steps on the same source and target "
         "batches; fine-tuning adds a fifth of them at a tenth of the rate.",
         "AUROC: how well a score finds wrong labels. History: the probability "
@@ -178,9 +154,17 @@ def _report(records):
     ]
     return render.Report(
         "Noisy labels and a small clean set",
-        render.table(records, rows, columns),
+        render.table(records, {"labels": _case, "method": _method}, columns),
         notes,
         _figure(records),
+    )
+
+
+def _sizes(settings):
+    source, target = settings["num_source"], settings["num_target"]
+    return (
+        f"{settings['dataset']}: {source:,} noisy and {target:,} clean "
+        f"examples, {settings['epochs']} epochs."
     )
 
 
@@ -196,36 +180,22 @@ def _choice_note(record):
 def _figure(records):
     """Bars of test accuracy: one panel a case, one bar a method."""
     tested = [record for record in records if "test" in record["metrics"]]
-    cases = render.group(tested, _case)
-    figure = Figure(figsize=(7, 0.6 + 1.9 * len(cases)), layout="constrained")
-    panels = figure.subplots(len(cases), 1, squeeze=False)[:, 0]
-    for axes, (name, members) in zip(panels, cases.items()):
-        methods = render.group(members, source_target.method)
-        values = [
-            render.spread([run["metrics"]["test"] for run in runs])
-            for runs in methods.values()
-        ]
-        mean, deviation = np.array(values).T
-        colors = render.COLORS[: len(mean)]
-        axes.barh(
-            list(methods), mean, xerr=np.nan_to_num(deviation), color=colors
-        )
+    figure, panels = figures.stack(tested, _case, 7, 1.9, extra=0.6)
+    for axes, name, members in panels:
+        methods = render.group(members, _method)
+        mean, deviation = figures.moments(methods.values(), "test")
+        colors = figures.COLORS[: len(mean)]
+        axes.barh(list(methods), mean, xerr=deviation, color=colors)
         axes.invert_yaxis()
         axes.set_title(name, fontsize=10)
         axes.set_xlim(left=max(0.0, mean.min() - 0.1))
-    panels[-1].set_xlabel("accuracy on clean test data")
+    axes.set_xlabel("accuracy on clean test data")
     return figure
 
 
 EXPERIMENTS = {
     name: runner.Experiment(
-        f"soseleto_{name}",
-        presets,
-        stages=(_choice_plan, _plan),
-        report=_report,
-        run=source_target.run,
-        describe=_describe,
-        headline=("test", "auroc_alpha", "auroc_cumulative", "auroc_history"),
+        f"soseleto_{name}", presets, [_choice_plan, _plan], _report
     )
     for name, presets in PRESETS.items()
 }

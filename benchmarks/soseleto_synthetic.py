@@ -9,8 +9,13 @@ from keras import layers
 from matplotlib.figure import Figure
 
 import keras_bilevel as kb
+from benchmarks import figures
+from benchmarks import methods
+from benchmarks import plans
 from benchmarks import render
 from benchmarks import runner
+from benchmarks import tasks
+from benchmarks import training
 
 THRESHOLD = 0.1  # Of section 4.1: a label with less weight is called wrong.
 NEAR = 0.1  # Distance from the separator, of a square with sides of 2.
@@ -35,38 +40,31 @@ PRESETS = {
     "quick": {"seeds": list(range(2))},
     "paper": {"seeds": list(range(10))},
 }
-# Metric, its name in the table, how to write it, what the paper has.
+# Metric, its name in the table, digits in it, what the paper has.
 ROWS = (
-    ("told", "told correctly, of 500", ".4g", "492"),
-    ("told_wrong", "of them wrong labels, of 100", ".4g", "92"),
-    ("missed", "not told correctly", ".4g", "8"),
-    ("told_near", f"of them within {NEAR} of the separator", ".4g", "all"),
-    ("clean_weight", "mean weight of right labels", ".3f", "about 0.8"),
-    ("noisy_weight", "mean weight of wrong labels", ".3f", "about 0.05"),
-    ("test", "test accuracy (clean)", ".3f", "-"),
+    ("told", "told correctly, of 500", 1, "492"),
+    ("told_wrong", "of them wrong labels, of 100", 1, "92"),
+    ("missed", "not told correctly", 1, "8"),
+    ("told_near", f"of them within {NEAR} of the separator", 1, "all"),
+    ("clean_weight", "mean weight of right labels", 3, "about 0.8"),
+    ("noisy_weight", "mean weight of wrong labels", 3, "about 0.05"),
+    ("test", "test accuracy (clean)", 3, "-"),
 )
 NAMES = ("right labels", "wrong labels")
-COLORS = {True: "#009E73", False: "#D55E00"}  # Told correctly or not.
+TOLD, MISSED = "#009E73", "#D55E00"
 
 
 def points(settings):
-    """Makes the points of a run; the seed decides on all of them.
-
-    Returns:
-        Dict of `(x, y)`: `source` (given labels), `target` and `test` (both
-        clean); and `wrong`, a boolean array: which source labels are wrong.
-    """
+    """Makes the `tasks.Task` of a run; the seed decides on all its points."""
     rng = np.random.default_rng(settings["seed"])
-    sizes = {
-        "source": settings["num_points"],
-        "target": settings["num_target"],
-        "test": NUM_TEST,
-    }
-    parts = {name: _clean(rng, size) for name, size in sizes.items()}
-    x, y = parts["source"]
+    (x, y), target, test = (
+        _clean(rng, size)
+        for size in (settings["num_points"], settings["num_target"], NUM_TEST)
+    )
     wrong = np.zeros(len(x), bool)
     wrong[rng.choice(len(x), settings["num_wrong"], replace=False)] = True
-    return {**parts, "source": (x, np.where(wrong, 1 - y, y)), "wrong": wrong}
+    given, ids = np.where(wrong, 1 - y, y), np.arange(len(x))
+    return tasks.Task(x, given, y, ids, test, 2, clean=target)
 
 
 def _clean(rng, size):
@@ -90,59 +88,38 @@ def run(settings, data_dir=None, verbose=0):
         - `curves`: weights over epochs, see `WeightEvolution`.
     """
     keras.utils.set_random_seed(settings["seed"])
-    parts = points(settings)
-    wrong = parts["wrong"]
-    model = _model(settings)
-    evolution = kb.callbacks.WeightEvolution(wrong)
-    batches = kb.data.source_target_batches(
-        parts["source"],
-        parts["target"],
-        settings["source_size"],
-        settings["target_size"],
-        seed=settings["seed"],
-    )
-    model.fit(
-        batches,
-        epochs=settings["epochs"],
-        callbacks=[evolution],
-        verbose=verbose,
-    )
-    x, y = parts["test"]
-    logits = model.model.predict(x, batch_size=NUM_TEST, verbose=0)
-    return {
-        **_told(parts, model.weighting.example_weights),
-        "test": float(np.mean(logits.argmax(1) == y)),
-        "curves": _curves(evolution.curves),
-    }
-
-
-def _model(settings):
-    """The network 2-2-2 with its weights for the points."""
-    network = keras.Sequential(
-        [
-            keras.Input((2,)),
-            layers.Dense(2, activation="relu"),
-            layers.Dense(2, name="logits"),
-        ]
-    )
+    task = points(settings)
+    evolution = kb.callbacks.WeightEvolution(task.wrong)
+    trainer = training.Trainer(settings, task, [evolution], verbose)
     weighting = kb.weighting.Soseleto(
         settings["num_points"],
         alpha_lr=settings["alpha_lr"],
         initial=settings["initial"],
         update_weights_first=True,
     )
+    network = _network()
     model = kb.BilevelModel(network, weighting=weighting)
-    model.compile(
-        keras.optimizers.SGD(settings["learning_rate"], settings["momentum"]),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )
-    return model
+    trainer.fit(trainer.compiled(model), methods.pairs(trainer))
+    x, y = task.evaluation
+    logits = network.predict(x, batch_size=NUM_TEST, verbose=0)
+    return {
+        **_told(task, weighting.example_weights),
+        "test": float(np.mean(logits.argmax(1) == y)),
+        "curves": _curves(evolution.curves),
+    }
 
 
-def _told(parts, alpha):
-    wrong, (x, _) = parts["wrong"], parts["source"]
+def _network():
+    """The paper's network 2-2-2."""
+    hidden = layers.Dense(2, activation="relu")
+    logits = layers.Dense(2, name="logits")
+    return keras.Sequential([keras.Input((2,)), hidden, logits])
+
+
+def _told(task, alpha):
+    wrong = task.wrong
     correct = (alpha < THRESHOLD) == wrong
-    near = np.abs(x[:, 0]) <= NEAR
+    near = np.abs(task.x[:, 0]) <= NEAR
     return {
         "told": int(correct.sum()),
         "told_wrong": int((correct & wrong).sum()),
@@ -164,29 +141,20 @@ def _curves(curves):
 
 
 def _plan(preset, records):
-    return [{**COMMON, "seed": seed} for seed in preset["seeds"]]
+    return plans.grid([COMMON], plans.each("seed", preset["seeds"]))
 
 
-def _describe(settings):
-    return f"500 points, seed {settings['seed']}"
-
-
-def _table(records):
-    header = ["", "median", "quartiles", "range", "mean ± sd", "paper"]
-    return [header, *(_row(records, *row) for row in ROWS)]
-
-
-def _row(records, metric, name, form, paper):
-    values = [record["metrics"][metric] for record in records]
+def _row(records, metric, name, digits, paper):
+    values = render.values(records, metric)
+    form = ".4g" if digits == 1 else f".{digits}f"
     low, first, median, third, high = (
         f"{value:{form}}"
         for value in np.percentile(values, [0, 25, 50, 75, 100])
     )
     mean, deviation = render.spread(values)
-    form = ".1f" if form == ".4g" else form
-    moments = f"{mean:{form}}"
+    moments = f"{mean:.{digits}f}"
     if len(values) > 1:
-        moments += f" ± {deviation:{form}}"
+        moments += f" ± {deviation:.{digits}f}"
     return [
         name,
         median,
@@ -199,7 +167,10 @@ def _row(records, metric, name, form, paper):
 
 def _report(records):
     settings = records[0]["settings"]
-    shown = _typical(records)["settings"]["seed"]
+    # The run in the middle, by how many points it told correctly.
+    ordered = sorted(records, key=lambda record: record["metrics"]["told"])
+    shown = ordered[len(ordered) // 2]
+    header = ["", "median", "quartiles", "range", "mean ± sd", "paper"]
     notes = [
         f"Over {len(records)} seeds, which change points, wrong labels, "
         "initial weights and order. The paper shows one run.",
@@ -215,126 +186,96 @@ def _report(records):
         "The paper gives no size of the target batch. A quick check told "
         "about 482 to 487 points correctly with all 50 (medians), 462 to 468 "
         "with 16: that choice was made by its outcome.",
-        f"(a) to (c): seed {shown}, the run in the middle by how many points "
-        "it told correctly. (d), (e): means over all seeds; the bands are the "
-        "mean 2.5 and 97.5 percentiles of the weights. In (e), the dotted "
-        f"line is at {THRESHOLD}; precision is the share of wrong labels "
-        "among those below the threshold.",
+        f"(a) to (c): seed {shown['settings']['seed']}, the run in the middle "
+        "by how many points it told correctly. (d), (e): means over all seeds; "
+        "the bands are the mean 2.5 and 97.5 percentiles of the weights. In "
+        f"(e), the dotted line is at {THRESHOLD}; precision is the share of "
+        "wrong labels among those below the threshold.",
     ]
     return render.Report(
         "SOSELETO on 500 points in the plane, 100 of them with wrong labels",
-        _table(records),
+        [header, *(_row(records, *row) for row in ROWS)],
         notes,
-        _figure(records),
+        _figure(records, shown),
     )
 
 
 def _missed(records):
     """What was not told correctly, and where it lies."""
-    count = {
-        name: sum(record["metrics"][name] for record in records)
+    missed, near, told = (
+        sum(render.values(records, name))
         for name in ("missed", "told_near", "told_wrong")
-    }
-    kept = sum(r["settings"]["num_wrong"] for r in records)
-    kept -= count["told_wrong"]
+    )
+    kept = sum(r["settings"]["num_wrong"] for r in records) - told
     return (
-        f"All runs together missed {count['missed']} points: {kept} wrong "
-        f"labels with too much weight, {count['missed'] - kept} right ones "
-        f"with too little. {count['told_near']} of them lie within {NEAR} of "
-        "the separator, where a tenth of all points lie."
+        f"All runs together missed {missed} points: {kept} wrong labels with "
+        f"too much weight, {missed - kept} right ones with too little. {near} "
+        f"of them lie within {NEAR} of the separator, where a tenth of all "
+        "points lie."
     )
 
 
-def _typical(records):
-    """The run in the middle, by how many points it told correctly."""
-    ordered = sorted(records, key=lambda record: record["metrics"]["told"])
-    return ordered[len(ordered) // 2]
-
-
-def _figure(records):
+def _figure(records, shown):
     """The five panels of Fig. 1."""
     figure = Figure(figsize=(16, 4.4), layout="constrained")
     data, right, wrong, weights, sweep = figure.subplots(1, 5)
-    shown = _typical(records)
-    parts = points(shown["settings"])
+    task = points(shown["settings"])
     alpha = np.array(shown["metrics"]["alpha"])
-    _draw_data(data, parts)
-    _draw_told(right, parts, alpha, which=False)
-    _draw_told(wrong, parts, alpha, which=True)
-    _draw_weights(weights, records)
+    _draw_data(data, task.x, task.y_given)
+    _draw_told(right, task, alpha, which=False)
+    _draw_told(wrong, task, alpha, which=True)
+    for axes in (data, right, wrong):
+        axes.axvline(0, color="gray", linestyle="--", linewidth=1)
+        axes.set(xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), aspect="equal")
+        axes.set(xticks=(-1, 0, 1), yticks=(-1, 0, 1))
+    _draw_weights(weights, render.values(records, "curves"))
     _draw_sweep(sweep, records)
+    for axes in figure.axes:
+        axes.legend(
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.17),
+            ncols=3,
+            frameon=False,
+            fontsize=9,
+            columnspacing=0.8,
+            handlelength=1.2,
+            handletextpad=0.4,
+        )
     return figure
 
 
-def _draw_data(axes, parts):
-    x, y = parts["source"]
-    for label, marker in enumerate(("v", "D")):
-        axes.scatter(
-            *x[y == label].T,
-            s=14,
-            marker=marker,
-            facecolors=("none", "black")[label],
-            edgecolors="black",
-            linewidths=0.7,
-            label=f"class {label}",
-        )
-    _square(axes, "(a) points with given labels")
+def _draw_data(axes, x, y):
+    look = {"s": 14, "edgecolors": "black", "linewidths": 0.7}
+    for label, marker, color in ((0, "v", "none"), (1, "D", "black")):
+        look |= {"marker": marker, "facecolors": color}
+        axes.scatter(*x[y == label].T, label=f"class {label}", **look)
+    axes.set(title="(a) points with given labels")
 
 
-def _draw_told(axes, parts, alpha, which):
+def _draw_told(axes, task, alpha, which):
     """Draws the points with right or with wrong labels, as told."""
-    rows = parts["wrong"] == which
-    x, correct = parts["source"][0][rows], (alpha[rows] < THRESHOLD) == which
+    rows = task.wrong == which
+    x, correct = task.x[rows], (alpha[rows] < THRESHOLD) == which
     sides = ("below", "above") if which else ("above", "below")
-    for told, side, marker in zip((True, False), sides, "ox"):
-        axes.scatter(
-            *x[correct == told].T,
-            s=20,
-            marker=marker,
-            color=COLORS[told],
-            label=f"{side} {THRESHOLD}: {np.sum(correct == told)}",
-        )
-    _square(axes, f"({'bc'[which]}) {NAMES[which]}")
+    looks = ((correct, "o", TOLD), (~correct, "x", MISSED))
+    for side, (told, marker, color) in zip(sides, looks):
+        label = f"{side} {THRESHOLD}: {np.sum(told)}"
+        axes.scatter(*x[told].T, s=20, marker=marker, color=color, label=label)
+    axes.set(title=f"({'bc'[which]}) {NAMES[which]}")
 
 
-def _square(axes, title):
-    axes.axvline(0, color="gray", linestyle="--", linewidth=1)
-    axes.set(
-        title=title, xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), aspect="equal"
-    )
-    axes.set(xticks=(-1, 0, 1), yticks=(-1, 0, 1))
-    _legend_below(axes)
-
-
-def _legend_below(axes):
-    axes.legend(
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.17),
-        ncols=3,
-        frameon=False,
-        fontsize=9,
-        columnspacing=0.8,
-        handlelength=1.2,
-        handletextpad=0.4,
-    )
-
-
-def _draw_weights(axes, records):
-    curves = [record["metrics"]["curves"] for record in records]
+def _draw_weights(axes, curves):
     epochs = curves[0]["epoch"]
-    for key, name, told in zip(("clean", "noisy"), NAMES, (True, False)):
+    looks = zip(("clean", "noisy"), NAMES, (TOLD, MISSED))
+    for key, name, color in looks:
         mean, low, high = (
             np.mean([c[f"{kind}_{key}"] for c in curves], axis=0)
             for kind in ("mean", "low", "high")
         )
-        axes.plot(epochs, mean, color=COLORS[told], label=name)
-        axes.fill_between(
-            epochs, low, high, color=COLORS[told], alpha=0.2, linewidth=0
-        )
+        axes.plot(epochs, mean, color=color, label=name)
+        figures.band(axes, epochs, low, high, color, alpha=0.2)
     axes.set(title="(d) weights over epochs", xlabel="epoch")
-    axes.set_ylim(-0.02, 1.12)
-    axes.set_box_aspect(1)
-    _legend_below(axes)
+    axes.set(ylim=(-0.02, 1.12), box_aspect=1)
 
 
 def _draw_sweep(axes, records):
@@ -342,31 +283,23 @@ def _draw_sweep(axes, records):
     sweeps = [
         kb.report.threshold_sweep(
             np.array(record["metrics"]["alpha"]),
-            points(record["settings"])["wrong"],
+            points(record["settings"]).wrong,
             thresholds,
         )
         for record in records
     ]
     names = ("recall", "precision", "accuracy")
-    for name, color in zip(names, render.COLORS[1:]):
+    for name, color in zip(names, figures.COLORS[1:]):
         # No precision where nothing is removed: at 0.
         values = np.mean([sweep[name] for sweep in sweeps], axis=0)
         axes.plot(thresholds, values, color=color, label=name)
     axes.axvline(THRESHOLD, color="gray", linestyle=":", linewidth=1)
     axes.set(title="(e) wrong labels found", xlabel="threshold")
-    axes.set_ylim(-0.02, 1.02)
-    axes.set_box_aspect(1)
-    _legend_below(axes)
+    axes.set(ylim=(-0.02, 1.02), box_aspect=1)
 
 
 EXPERIMENT = runner.Experiment(
-    "soseleto_synthetic",
-    PRESETS,
-    stages=(_plan,),
-    report=_report,
-    run=run,
-    describe=_describe,
-    headline=("told", "missed", "clean_weight", "noisy_weight", "test"),
+    "soseleto_synthetic", PRESETS, [_plan], _report, run
 )
 
 if __name__ == "__main__":

@@ -1,34 +1,24 @@
 """What does a step of Deep Bilevel Learning cost, against plain Keras?
 
-Both sides are trained by `fit` on the same super-batch, in turn: A, B, A, B.
-The ratio of processor times is the median over the pairs, the ratio of wall
-times that of the two minima, since these machines are shared. Peak memory is
-measured in a process of its own for each number of shards.
+Both sides are trained by `fit` on the same super-batch, see `costs`.
 """
 
-import itertools
-import subprocess
-import sys
 import time
-from pathlib import Path
 
-import keras
 import numpy as np
 import tensorflow as tf
-from matplotlib.figure import Figure
 
 import keras_bilevel as kb
-from benchmarks import networks
-from benchmarks import render
+from benchmarks import costs
+from benchmarks import plans
 from benchmarks import runner
 
-SHAPES = {"mlp": (784,), "cnn": (32, 32, 3), "cnn_bn": (32, 32, 3)}
 PRESETS = {
     "quick": {"pairs": 5, "seeds": [0]},
     "paper": {"pairs": 15, "seeds": [0]},
 }
+FIELDS = ("network", "num_shards", "shard_size", "steps", "jit_compile")
 STEPS = [
-    # Network, shards, examples per shard, steps per measurement, XLA.
     ("cnn", 8, 16, 8, False),
     ("cnn_bn", 8, 16, 8, False),
     ("mlp", 8, 8, 100, False),
@@ -37,63 +27,37 @@ STEPS = [
     ("mlp", 8, 8, 100, True),
 ]
 # Four million parameters, 128 examples in a super-batch.
-MEMORY = {"network": "four_million", "batch_size": 128, "num_shards": [4, 32]}
+MEMORY = [("four_million", 4, 32), ("four_million", 32, 4)]
 
 
-def _plan(preset, records):
-    steps = [
-        {
-            "kind": "step",
-            "network": network,
-            "num_shards": shards,
-            "shard_size": size,
-            "steps": steps,
-            "jit_compile": jit,
-        }
-        for network, shards, size, steps, jit in STEPS
-    ]
-    feeds = [
-        {"kind": "pipeline", "source": source, "dtype": dtype}
-        for source in ("arrays", "stream")
-        for dtype in ("uint8", "float32")
-    ]
-    pairs = [{**s, "pairs": preset["pairs"]} for s in steps + feeds]
-    memory = [
-        {
-            "kind": "memory",
-            "network": MEMORY["network"],
-            "num_shards": shards,
-            "shard_size": MEMORY["batch_size"] // shards,
-        }
-        for shards in MEMORY["num_shards"]
-    ]
-    return [
-        {**settings, "seed": seed}
-        for seed, settings in itertools.product(preset["seeds"], pairs + memory)
-    ]
+def _plan(preset):
+    steps = [{"kind": "step", **dict(zip(FIELDS, row))} for row in STEPS]
+    feeds = plans.grid(
+        [{"kind": "pipeline"}],
+        plans.each("source", ["arrays", "stream"]),
+        plans.each("dtype", ["uint8", "float32"]),
+    )
+    memory = [{"kind": "memory", **dict(zip(FIELDS, row))} for row in MEMORY]
+    return [{**s, "pairs": preset["pairs"]} for s in steps + feeds] + memory
 
 
-def _run(settings, data_dir, verbose):
-    del data_dir, verbose  # It makes its own data.
-    measure = {
-        "step": _measure_step,
-        "pipeline": _measure_pipeline,
-        "memory": _measure_memory,
-    }
-    keras.utils.set_random_seed(settings["seed"])
-    return measure[settings["kind"]](settings)
-
-
-def _measure_step(settings):
-    shape = SHAPES[settings["network"]]
-    examples = batch(settings["num_shards"] * settings["shard_size"], shape)
-    dataset = tf.data.Dataset.from_tensors(examples).cache()
-    dataset = dataset.repeat(settings["steps"])
-    plain = compiled(networks.build(settings["network"], shape, 10), settings)
+def _model(settings, jit_compile=False):
+    network = costs.network(settings["network"])
     weighting = kb.weighting.DeepBilevel(settings["num_shards"])
-    inner = networks.build(settings["network"], shape, 10)
-    model = compiled(kb.BilevelModel(inner, weighting), settings)
-    return compare(
+    return costs.compiled(kb.BilevelModel(network, weighting), jit_compile)
+
+
+def _batch(settings):
+    size = settings["num_shards"] * settings["shard_size"]
+    return costs.batch(size, costs.shape(settings["network"]))
+
+
+def _step(settings):
+    dataset = costs.repeated(_batch(settings), settings["steps"])
+    jit_compile = settings["jit_compile"]
+    plain = costs.compiled(costs.network(settings["network"]), jit_compile)
+    model = _model(settings, jit_compile)
+    return costs.compare(
         lambda: model.fit(dataset, verbose=0),
         lambda: plain.fit(dataset, verbose=0),
         settings["pairs"],
@@ -101,22 +65,17 @@ def _measure_step(settings):
     )
 
 
-def _measure_pipeline(settings):
-    shape, size = (32, 32, 3), 50_000
-    rng = np.random.default_rng(settings["seed"])
-    x = rng.integers(0, 256, (size, *shape), "uint8")
-    x = x.astype(settings["dtype"])
-    y = rng.integers(0, 10, size)
+def _pipeline(settings):
+    size, rng = 50_000, np.random.default_rng(settings["seed"])
+    x = rng.integers(0, 256, (size, 32, 32, 3), "uint8")
+    x, y = x.astype(settings["dtype"]), rng.integers(0, 10, size)
     examples = tf.data.Dataset.from_tensor_slices((x, y))
     source = (x, y) if settings["source"] == "arrays" else examples
     ours = kb.data.stratified_batches(source, num_shards=8, shard_size=16)
     plain = examples.shuffle(10_000).batch(128, drop_remainder=True)
     plain = plain.prefetch(2)
-    return compare(
-        lambda: _drain(ours),
-        lambda: _drain(plain),
-        settings["pairs"],
-        per=1,
+    return costs.compare(
+        lambda: _drain(ours), lambda: _drain(plain), settings["pairs"], per=1
     )
 
 
@@ -125,80 +84,14 @@ def _drain(dataset):
         pass
 
 
-def compare(a, b, pairs, per):
-    """Returns ratios and milliseconds of `a` against `b`, in turn."""
-    a(), b()  # The first call traces.
-    measured = np.array([(_time(a), _time(b)) for _ in range(pairs)])
-    cpu, wall = measured[..., 0], measured[..., 1]
-    return {
-        "cpu_ratio": float(np.median(cpu[:, 0] / cpu[:, 1])),
-        "cpu_ratio_quartiles": np.percentile(
-            cpu[:, 0] / cpu[:, 1], [25, 75]
-        ).tolist(),
-        "wall_ratio": float(wall[:, 0].min() / wall[:, 1].min()),
-        "ms": float(wall[:, 0].min() / per * 1e3),
-        "plain_ms": float(wall[:, 1].min() / per * 1e3),
-        "pairs": pairs,
-    }
-
-
-def _time(function):
-    cpu, wall = time.process_time(), time.perf_counter()
-    function()
-    return time.process_time() - cpu, time.perf_counter() - wall
-
-
-def _measure_memory(settings):
-    """Peak memory over the start and trace time, in a fresh process."""
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.speed",
-        f"--memory_of={settings['num_shards']},{settings['shard_size']}",
-    ]
-    output = subprocess.run(
-        command, check=True, capture_output=True, text=True
-    ).stdout
-    megabytes, seconds = output.strip().splitlines()[-1].split()
-    return {"peak_mb": float(megabytes), "first_step": float(seconds)}
-
-
-def print_memory(num_shards, shard_size):
-    shape = (32, 32, 3)
-    inner = networks.build(MEMORY["network"], shape, 10)
-    weighting = kb.weighting.DeepBilevel(num_shards)
-    model = compiled(kb.BilevelModel(inner, weighting), {})
-    examples = batch(num_shards * shard_size, shape)
-    dataset = tf.data.Dataset.from_tensors(examples).cache()
-    before = peak_megabytes()
-    start = time.perf_counter()
+def memory(settings):
+    """Measures peak memory over the start, and the time of tracing."""
+    model, dataset = _model(settings), costs.repeated(_batch(settings))
+    before, start = costs.peak_megabytes(), time.perf_counter()
     model.fit(dataset, verbose=0)
     seconds = time.perf_counter() - start
     model.fit(dataset.repeat(6), verbose=0)
-    print(peak_megabytes() - before, seconds)
-
-
-def peak_megabytes():
-    # `ru_maxrss` of a child begins with its parent's on Linux.
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    kilobytes = int(status.split("VmHWM:")[1].split()[0])
-    return kilobytes / 1024
-
-
-def batch(size, shape):
-    rng = np.random.default_rng(0)
-    x = rng.random((size, *shape), "float32")
-    return x, rng.integers(0, 10, size)
-
-
-def compiled(model, settings):
-    model.compile(
-        keras.optimizers.SGD(0.01, momentum=0.9),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        jit_compile=settings.get("jit_compile", False),
-    )
-    return model
+    return {"peak_mb": costs.peak_megabytes() - before, "first_step": seconds}
 
 
 def _describe(settings):
@@ -211,61 +104,30 @@ def _describe(settings):
     return text + (", XLA" if settings.get("jit_compile") else "")
 
 
-def _report(records):
-    columns = {
-        "processor time": "cpu_ratio",
-        "wall time": "wall_ratio",
-        "ms": "ms",
-        "plain ms": "plain_ms",
-        "peak MB": "peak_mb",
-        "first step, s": "first_step",
-    }
-    notes = [
+REPORT = costs.report(
+    "Cost of a step, of memory and of the pipeline",
+    _describe,
+    {"peak MB": "peak_mb", "first step, s": "first_step"},
+    [
         "Step: BilevelModel.fit over plain fit on the same super-batch. "
         "Pipeline: stratified_batches over shuffle().batch().prefetch(), "
         "50,000 images of 32x32x3, 8 shards of 16; ms for an epoch.",
-        "Processor time: median of the pairs' ratios. Wall time: ratio of the "
-        "minima. Runs in turn in one process.",
+        f"{costs.PAIRS} Runs in turn in one process.",
         "Peak MB: over the start, a process each (Linux), 4 million parameters "
         "and 128 examples. First step: with tracing.",
-    ]
-    return render.Report(
-        "Cost of a step, of memory and of the pipeline",
-        render.table(records, {"what": _describe}, columns),
-        notes,
-        figure([r for r in records if "cpu_ratio" in r["metrics"]], _describe),
-    )
-
-
-def figure(records, describe):
-    """Draws the ratios of the records as bars."""
-    drawing = Figure(figsize=(7, 1 + 0.3 * len(records)), layout="constrained")
-    axes = drawing.subplots()
-    names = [describe(r["settings"]) for r in records]
-    places = np.arange(len(names))
-    for shift, metric in ((-0.2, "cpu_ratio"), (0.2, "wall_ratio")):
-        heights = [r["metrics"][metric] for r in records]
-        axes.barh(places + shift, heights, 0.4, label=metric)
-    axes.axvline(1.0, color="black", linewidth=0.8)
-    axes.set_yticks(places, names, fontsize=8)
-    axes.invert_yaxis()
-    axes.set(xlabel="ratio to plain Keras (lower is better)")
-    axes.legend()
-    return drawing
-
-
-EXPERIMENT = runner.Experiment(
+    ],
+)
+EXPERIMENT = costs.experiment(
     "speed",
     PRESETS,
-    stages=(_plan,),
-    report=_report,
-    run=_run,
-    describe=_describe,
-    headline=("cpu_ratio", "wall_ratio", "peak_mb"),
+    _plan,
+    {
+        "step": _step,
+        "pipeline": _pipeline,
+        "memory": lambda s: costs.in_fresh_process("speed", s),
+    },
+    REPORT,
 )
 
 if __name__ == "__main__":
-    if sys.argv[1:2] and sys.argv[1].startswith("--memory_of="):
-        print_memory(*map(int, sys.argv[1].split("=")[1].split(",")))
-    else:
-        runner.main(lambda: EXPERIMENT)
+    runner.main(lambda: EXPERIMENT)

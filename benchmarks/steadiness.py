@@ -6,12 +6,12 @@ each weighting is compared with SGD on batches of |V|, and with SGD on batches
 as large as its whole super-batch.
 """
 
-import itertools
 import math
 
+from benchmarks import figures
+from benchmarks import plans
 from benchmarks import render
 from benchmarks import runner
-from benchmarks import training
 
 BATCH_SIZE = 128
 NUM_TRAIN = 1437  # Of digits.
@@ -36,31 +36,21 @@ PRESETS = {
 
 def _plan(preset, records):
     parts = sorted({size * count for size, count in preset["shards"]})
-    methods = [
-        {"method": "sgd", "batch_size": size} for size in [*parts, BATCH_SIZE]
-    ] + [
-        {"batch_size": BATCH_SIZE, **training.bilevel(BATCH_SIZE // size, v)}
+    methods = plans.each("batch_size", [*parts, BATCH_SIZE]) + [
+        {"batch_size": BATCH_SIZE, **plans.bilevel(BATCH_SIZE // size, v)}
         for size, v in preset["shards"]
     ]
-    return [
-        training.settings(
-            **method,
-            dataset="digits",
-            network=network,
-            learning_rate=rate,
-            **_epochs(method["batch_size"], preset["steps"]),
-            seed=seed,
-        )
-        for seed, network, method, rate in itertools.product(
-            preset["seeds"], preset["networks"], methods, preset["rates"]
-        )
-    ]
-
-
-def _epochs(batch_size, steps):
-    """As many epochs as it takes to make that many steps."""
-    epochs = math.ceil(steps / (NUM_TRAIN // batch_size))
-    return {"epochs": epochs, "every": epochs}
+    for method in methods:  # As many epochs as it takes to make the steps.
+        steps_an_epoch = NUM_TRAIN // method["batch_size"]
+        epochs = math.ceil(preset["steps"] / steps_an_epoch)
+        method |= {"epochs": epochs, "every": epochs}
+    return plans.runs(
+        plans.noisy,
+        plans.each("seed", preset["seeds"]),
+        plans.each("network", preset["networks"]),
+        methods,
+        plans.each("learning_rate", preset["rates"]),
+    )
 
 
 def _step_size(settings):
@@ -82,13 +72,16 @@ def _line(settings):
 
 def largest_stable_rate(records):
     """Returns the largest rate up to which no run ran away, or `None`."""
-    groups = render.group(records, lambda s: s["learning_rate"])
     stable = None
-    for rate in sorted(groups):
-        if any(run["metrics"]["ran_away"] for run in groups[rate]):
+    for rate, runs in sorted(_by_rate(records).items()):
+        if any(run["metrics"]["ran_away"] for run in runs):
             break
         stable = rate
     return stable
+
+
+def _by_rate(records):
+    return render.group(records, lambda s: s["learning_rate"])
 
 
 def _table(records):
@@ -110,10 +103,8 @@ def _table(records):
 
 def _row(network, size, method, records):
     tests = {
-        rate: [run["metrics"]["test"] for run in runs]
-        for rate, runs in render.group(
-            records, lambda s: s["learning_rate"]
-        ).items()
+        rate: render.values(runs, "test")
+        for rate, runs in _by_rate(records).items()
     }
     best = max(tests, key=lambda rate: render.spread(tests[rate])[0])
     stable = largest_stable_rate(records)
@@ -129,7 +120,7 @@ def _row(network, size, method, records):
 
 def _report(records):
     first = records[0]["settings"]
-    steps = min(record["metrics"]["steps"] for record in records)
+    steps = min(render.values(records, "steps"))
     notes = [
         f"Labels: {render.noise(first)}; momentum {first['momentum']}, "
         f"constant rates, inputs in [-1, 1]. Each run makes {steps} steps, and "
@@ -144,13 +135,12 @@ def _report(records):
         "Which rates are stable on digits",
         _table(records),
         notes,
-        render.rates(
+        figures.rates(
             _in_every_panel(records),
             rows=lambda s: s["network"],
             columns=lambda s: f"|V| = {s['panel']}",
             lines=_line,
             metric="test",
-            ylabel="test accuracy",
         ),
     )
 
@@ -166,9 +156,7 @@ def _in_every_panel(records):
     ]
 
 
-EXPERIMENT = runner.Experiment(
-    "steadiness", PRESETS, stages=(_plan,), report=_report
-)
+EXPERIMENT = runner.Experiment("steadiness", PRESETS, [_plan], _report)
 
 if __name__ == "__main__":
     runner.main(lambda: EXPERIMENT)

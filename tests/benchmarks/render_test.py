@@ -4,14 +4,15 @@ import math
 
 import pytest
 
+from benchmarks import figures
+from benchmarks import plans
 from benchmarks import render
-from benchmarks import training
 
 
 def _record(seed, test, **changes):
-    curves = {"epoch": [1, 2], **{name: [0.1, test] for name in render.STYLES}}
+    curves = {"epoch": [1, 2], **{name: [0.1, test] for name in figures.STYLES}}
     return {
-        "settings": training.settings(seed=seed, **changes),
+        "settings": plans.noisy(seed=seed, **changes),
         "metrics": {"test": test, "curves": curves},
     }
 
@@ -19,7 +20,7 @@ def _record(seed, test, **changes):
 RECORDS = [
     _record(0, 0.5),
     _record(1, 0.7),
-    _record(0, 0.9, **training.bilevel(32)),
+    _record(0, 0.9, **plans.bilevel(32)),
 ]
 
 
@@ -48,7 +49,7 @@ def test_text_and_markdown_show_the_same_cells():
 
 
 def test_report_is_written_with_its_figure(tmp_path):
-    figure = render.curves(RECORDS, lambda s: s["dataset"], render.noise)
+    figure = figures.curves(RECORDS, lambda s: s["dataset"], render.noise)
     lines = figure.axes[0].get_lines()
     assert lines[0].get_ydata() == pytest.approx([0.1, 0.6])
     report = render.Report("Title", [["a"], ["b"]], ["Note."], figure)

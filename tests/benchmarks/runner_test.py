@@ -2,8 +2,8 @@
 
 import pytest
 
+from benchmarks import plans
 from benchmarks import runner
-from benchmarks import training
 from benchmarks.journal import Journal
 
 
@@ -17,7 +17,7 @@ def _experiment(*stages):
 
 
 def _plan(preset, records):
-    return [training.settings(seed=seed) for seed in preset["seeds"]]
+    return [plans.noisy(seed=seed) for seed in preset["seeds"]]
 
 
 def test_resumes_where_it_was_interrupted(journal):
@@ -76,3 +76,11 @@ def test_wrong_part_is_an_error():
     assert runner.parse_part("2/3") == (1, 3)
     with pytest.raises(ValueError, match="--part"):
         runner.parse_part("0/3")
+
+
+def test_progress_tells_runs_by_what_they_differ_in():
+    plan = [plans.noisy(seed=seed, noise=0.2) for seed in (0, 4)]
+    assert [runner.label(settings, plan) for settings in plan] == [
+        "seed 0",
+        "seed 4",
+    ]

@@ -53,7 +53,7 @@ def test_runs_are_reproducible(method):
 
 def test_report():
     plan = s2e_search._plan(
-        {"split": "held_out", "problems": 1, "trials": 24}, []
+        {"split": "held_out", "seeds": [0], "trials": 24}, []
     )
     records = [
         {

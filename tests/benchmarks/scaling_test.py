@@ -1,9 +1,5 @@
 """Scaling in the benchmark room."""
 
-from pathlib import Path
-
-import pytest
-
 from benchmarks import render
 from benchmarks import scaling
 
@@ -14,12 +10,11 @@ TINY = {
     "shard_size": 1,
     "pairs": 1,
 }
-DOCS = Path(__file__).parents[2] / "docs" / "scaling.md"
 
 
 def count(way):
     settings = {"network": "mlp", "replicas": 2, "way": way}
-    return scaling._measure_bytes(settings)
+    return scaling._bytes(settings)
 
 
 def test_bytes_are_those_of_one_gradient_more():
@@ -50,33 +45,15 @@ def test_two_networks_send_no_more_than_their_gradients():
     assert 1 <= found["gradients"] < 1.001
 
 
-def test_model_of_a_step_is_that_of_paper_and_pencil():
-    # 1e9 FLOPs forward, 3e9 with backward, 8 examples, 1e12 a second: 24 ms,
-    # 16 of which are the backward pass. 4 MB over 1 GB/s: 7 ms on 8, and 6
-    # messages of 1 ms. Passes: 2 shards, 6 times 4 MB, at 48 GB/s: 1 ms.
-    network = scaling.Network(1e6, 1e9, 4)
-    machine = scaling.Machine(1e9, 1e12, 48e9, 1e-3)
-    plain, ours = scaling.model_step(network, 8, machine, num_shards=2)
-    assert plain == pytest.approx(24e-3)
-    assert ours == pytest.approx((24 + 1 + 2 * (7 + 6) + 2 * 6) * 1e-3)
-    # Nothing is hidden: 13 ms more.
-    machine = scaling.Machine(1e9, 1e12, 48e9, 1e-3, overlap=0.0)
-    plain, _ = scaling.model_step(network, 8, machine, num_shards=2)
-    assert plain == pytest.approx(37e-3)
-
-
-def test_docs_show_the_table_of_the_model():
-    table = render.as_markdown(scaling.model_table())
-    assert table in DOCS.read_text(encoding="utf-8")
-
-
 def test_steps_are_timed():
-    metrics = scaling._run({**TINY, "kind": "overhead", "seed": 0}, None, 0)
+    metrics = scaling.EXPERIMENT.run(
+        {**TINY, "kind": "overhead", "seed": 0}, None, 0
+    )
     assert metrics["cpu_ratio"] > 0
 
 
 def test_report_has_a_row_for_each_setting(tmp_path):
-    plan = scaling._plan(scaling.PRESETS["paper"], [])
+    plan = scaling._plan(scaling.PRESETS["paper"])
     names = [scaling._describe(settings) for settings in plan]
     assert len(set(names)) == len(names)
     metrics = {

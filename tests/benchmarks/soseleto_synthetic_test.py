@@ -1,6 +1,7 @@
 """The points are as many, and as wrong, as the paper says."""
 
 import json
+import types
 
 import numpy as np
 import pytest
@@ -16,16 +17,16 @@ def _settings(**changes):
 
 
 def test_points_have_the_wrong_labels_they_were_asked_for():
-    parts = soseleto_synthetic.points(_settings())
-    x, y = parts["source"]
+    task = soseleto_synthetic.points(_settings())
+    x, y = task.x, task.y_given
     assert x.shape == (500, 2) and np.abs(x).max() <= 1
-    assert parts["wrong"].sum() == 100
-    np.testing.assert_array_equal(y != (x[:, 0] > 0), parts["wrong"])
+    assert task.wrong.sum() == 100
+    np.testing.assert_array_equal(y != (x[:, 0] > 0), task.wrong)
 
 
-@pytest.mark.parametrize("name, size", [("target", 50), ("test", 10_000)])
+@pytest.mark.parametrize("name, size", [("clean", 50), ("evaluation", 10_000)])
 def test_target_and_test_points_are_clean(name, size):
-    x, y = soseleto_synthetic.points(_settings())[name]
+    x, y = getattr(soseleto_synthetic.points(_settings()), name)
     assert len(x) == size
     np.testing.assert_array_equal(y, x[:, 0] > 0)
 
@@ -34,18 +35,18 @@ def test_seed_decides_on_the_points():
     first, again, other = (
         soseleto_synthetic.points(_settings(seed=seed)) for seed in (1, 1, 2)
     )
-    np.testing.assert_array_equal(first["source"][0], again["source"][0])
-    np.testing.assert_array_equal(first["wrong"], again["wrong"])
-    assert not np.array_equal(first["source"][0], other["source"][0])
-    assert not np.array_equal(first["wrong"], other["wrong"])
+    np.testing.assert_array_equal(first.x, again.x)
+    np.testing.assert_array_equal(first.wrong, again.wrong)
+    assert not np.array_equal(first.x, other.x)
+    assert not np.array_equal(first.wrong, other.wrong)
 
 
 def test_threshold_tells_points():
-    parts = {
-        "wrong": np.array([True, True, False, False]),
-        "source": (np.array([[0.5, 0], [0.05, 0], [0.05, 0], [0.5, 0]]), None),
-    }
-    told = soseleto_synthetic._told(parts, np.array([0.0, 0.2, 0.05, 1.0]))
+    task = types.SimpleNamespace(
+        wrong=np.array([True, True, False, False]),
+        x=np.array([[0.5, 0], [0.05, 0], [0.05, 0], [0.5, 0]]),
+    )
+    told = soseleto_synthetic._told(task, np.array([0.0, 0.2, 0.05, 1.0]))
     assert (told["told"], told["told_wrong"], told["missed"]) == (2, 1, 2)
     assert told["told_near"] == 2
     assert told["clean_weight"] == pytest.approx(0.525)

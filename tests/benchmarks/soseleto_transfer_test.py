@@ -6,10 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import flags
+from absl.testing import flagsaver
 
 from benchmarks import datasets
 from benchmarks import networks
 from benchmarks import soseleto_transfer
+from benchmarks import transfer_data
 
 # Keras' callbacks and NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
@@ -47,7 +50,7 @@ def small(monkeypatch):
             x[:count], y[:count], x[count:], y[count:], 10, ids
         )
 
-    monkeypatch.setattr(soseleto_transfer.datasets, "load", load)
+    monkeypatch.setattr(transfer_data.datasets, "load", load)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +58,7 @@ def small(monkeypatch):
     [("mnist", 5), ("usps", 5), ("coloured", 5), ("coloured_all", 10)],
 )
 def test_data_has_one_shape_and_labels_from_zero(small, case, num_classes):
-    data = soseleto_transfer.make(_settings(case))
+    data = transfer_data.make(_settings(case))
     x, y = data.source
     assert x.shape == (64, 28, 28, 1) and x.dtype == np.float32
     assert 0 <= x.min() and x.max() <= 1
@@ -68,13 +71,13 @@ def test_data_has_one_shape_and_labels_from_zero(small, case, num_classes):
 def test_sources_of_the_target_s_digits_leave_its_images_out(small):
     # More than there are: all that are free.
     settings = _settings("coloured_all", num_source=390)
-    data = soseleto_transfer.make(settings)
+    data = transfer_data.make(settings)
     assert len(data.source_ids) == 380
     assert not set(data.source_ids) & set(data.target_ids)
 
 
 def test_held_out_images_are_neither_target_nor_test(small):
-    data = soseleto_transfer.make(_settings(held_out=True))
+    data = transfer_data.make(_settings(held_out=True))
     held_out = {image.tobytes() for image in data.evaluation[0]}
     assert len(held_out) == 180
     assert not held_out & {image.tobytes() for image in data.target[0]}
@@ -84,21 +87,21 @@ def test_coloured_digits_are_differences():
     rng = np.random.default_rng(0)
     digits, background = np.zeros((2, 28, 28, 1)), np.full((2, 32, 32, 3), 0.3)
     digits[0] = 1
-    images = soseleto_transfer._coloured(rng, digits, background)
+    images = transfer_data._coloured(rng, digits, background)
     np.testing.assert_allclose(images[0], 0.7)
     np.testing.assert_allclose(images[1], 0.3)
 
 
 def test_colours_become_grey_and_sizes_those_of_mnist():
     images = np.full((3, 32, 32, 3), 0.5, "float32")
-    grey = soseleto_transfer._as_mnist(images)
+    grey = transfer_data._as_mnist(images)
     assert grey.shape == (3, 28, 28, 1)
     np.testing.assert_allclose(grey, 0.5, atol=1e-3)
 
 
 def test_seed_decides_on_the_images(small):
     data, again, other, more = (
-        soseleto_transfer.make(_settings(seed=seed, num_target=count))
+        transfer_data.make(_settings(seed=seed, num_target=count))
         for seed, count in ((1, 20), (1, 20), (2, 20), (1, 25))
     )
     np.testing.assert_array_equal(data.source[0], again.source[0])
@@ -111,7 +114,7 @@ def test_labels_are_those_of_the_digits():
     if not DATA_DIR.exists():
         pytest.skip(f"needs MNIST and USPS at {DATA_DIR}")
     settings = _settings("usps", num_target=25)
-    data = soseleto_transfer.make(settings, str(DATA_DIR))
+    data = transfer_data.make(settings, str(DATA_DIR))
     mnist = datasets.load("mnist", str(DATA_DIR))
     rows = data.target_ids
     np.testing.assert_array_equal(data.target[1] + 5, mnist.y_train[rows])
@@ -158,5 +161,6 @@ def test_fixed_weights_keep_the_target_out_of_shared_layers(name, reached):
 
 
 def test_unknown_case_is_an_error():
-    with pytest.raises(ValueError, match="--cases"):
-        soseleto_transfer._experiment(["mnist", "imagenet"])
+    with flagsaver.flagsaver():
+        with pytest.raises(flags.IllegalFlagValueError, match="--cases"):
+            flags.FLAGS.cases = ["mnist", "imagenet"]

@@ -2,20 +2,22 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from benchmarks import networks
+from benchmarks import plans
 from benchmarks import training
 
 # Keras' own `LearningRateScheduler` reads a variable in the old way.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
 
-METHODS = [{"method": "sgd"}, training.bilevel(4, 2)]
+METHODS = [{"method": "sgd"}, plans.bilevel(4, 2)]
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_run_reports_what_it_did(method):
-    settings = training.settings(
+    settings = plans.noisy(
         **method, num_train=160, batch_size=32, epochs=3, every=2, decay=0.9
     )
     metrics = training.run(settings)
@@ -31,7 +33,7 @@ def test_run_reports_what_it_did(method):
 
 def test_run_that_blows_up_is_told_apart():
     metrics = training.run(
-        training.settings(num_train=160, epochs=2, learning_rate=1e3)
+        plans.noisy(num_train=160, epochs=2, learning_rate=1e3)
     )
     assert metrics["ran_away"]
     final = metrics["final_loss"]
@@ -40,15 +42,21 @@ def test_run_that_blows_up_is_told_apart():
 
 def test_held_out_accuracy_has_a_name_of_its_own():
     metrics = training.run(
-        training.settings(num_train=160, batch_size=32, epochs=1, held_out=0.2)
+        plans.noisy(num_train=160, batch_size=32, epochs=1, held_out=0.2)
     )
     assert "test" not in metrics
     assert {"held_out", "best_held_out"} <= set(metrics)
 
 
+def test_rate_is_constant_and_then_falls_to_zero():
+    settings = plans.selection(epochs=200, learning_rate=0.001)
+    rates = [training.rate(settings, epoch) for epoch in (0, 80, 140, 199)]
+    np.testing.assert_allclose(rates, [1e-3, 1e-3, 5e-4, 1e-3 / 120])
+
+
 def test_unknown_setting_is_an_error():
     with pytest.raises(ValueError, match="Unknown settings"):
-        training.settings(rate=0.1)
+        plans.noisy(rate=0.1)
 
 
 @pytest.mark.parametrize("name", sorted(networks.NETWORKS))

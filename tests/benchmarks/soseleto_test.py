@@ -2,9 +2,11 @@
 
 import pytest
 
+from benchmarks import plans
 from benchmarks import render
+from benchmarks import runner
 from benchmarks import soseleto
-from benchmarks import source_target
+from benchmarks import training
 
 TINY = {
     "dataset": "digits",
@@ -21,10 +23,10 @@ TINY = {
 @pytest.fixture(scope="module")
 def metrics():
     return {
-        method: source_target.run(
-            source_target.settings(**TINY, method=method, alpha_lr=1.0)
+        method: training.run(
+            plans.source_target(**TINY, method=method, alpha_lr=1.0)
         )
-        for method in source_target.METHODS
+        for method in soseleto.METHODS
     }
 
 
@@ -49,7 +51,7 @@ def test_scores_find_wrong_labels_better_than_chance(metrics):
 def test_report_has_a_row_for_each_method(metrics):
     records = [
         {
-            "settings": source_target.settings(
+            "settings": plans.source_target(
                 **TINY, method=method, alpha_lr=1.0
             ),
             "metrics": run,
@@ -75,4 +77,4 @@ def test_presets_are_valid_settings(name, preset):
     assert {s["alpha_lr"] for s in final} == {None, best}
     plan = choice + final
     assert len({str(settings) for settings in plan}) == len(plan)
-    assert all(experiment.describe(settings) for settings in plan)
+    assert all(runner.label(settings, plan) for settings in plan)

@@ -1,0 +1,246 @@
+"""The table of methods: how each trains, given the `Trainer` of a run."""
+
+import dataclasses
+import math
+
+import keras
+import numpy as np
+import tensorflow as tf
+from sklearn.model_selection import StratifiedKFold
+
+import keras_bilevel as kb
+
+RULES = {
+    "decoupling": kb.selection.Decoupling,
+    "self_paced": kb.selection.SelfPaced,
+    "co_teaching": kb.selection.CoTeaching,
+    "co_teaching_plus": kb.selection.CoTeachingPlus,
+}
+# The share of epochs in which Co-teaching+ is Co-teaching: its authors' code.
+WARM_UP = {"cifar10": 0.1, "cifar100": 0.025}
+# Fine-tuning adds a fifth of the steps at a tenth of the rate.
+FINETUNE = {"epochs": 0.2, "rate": 0.1}
+FOLDS = 4
+# A network's most confident examples, but for the outliers (Patrini et al.).
+ANCHOR_PERCENTILE = 97
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a method leaves behind."""
+
+    steps: int  # Of the optimizer.
+    # Whose softmax is the probability of the given labels, if one has it.
+    network: keras.Model = None
+    log: dict = None  # What `fit` has logged.
+    # Arrays of shape `(n,)`: a low score makes a given label suspect.
+    scores: dict = dataclasses.field(default_factory=dict)
+    # The share of right labels among those that were learnt from, each epoch.
+    precision: np.ndarray = None
+
+
+def _steps(model):
+    return int(model.optimizer.iterations)
+
+
+# Batches. Of one size: what is left over differs from epoch to epoch.
+
+
+def _drawn(run):
+    """Batches of noisy examples, shuffled by `tf.data`."""
+    x, y = tf.constant(run.task.x), tf.constant(run.task.y_given)
+    ids = tf.data.Dataset.range(len(x)).shuffle(len(x), seed=run.seed)
+    return ids.batch(run.batch_size, drop_remainder=True).map(
+        lambda batch: (tf.gather(x, batch), tf.gather(y, batch))
+    )
+
+
+def _shuffled(run):
+    """Batches of noisy examples, as the models of the package see them."""
+    examples = run.task.x, run.task.y_given
+    batches = kb.data.shuffled_batches(examples, run.batch_size, seed=run.seed)
+    return batches.map(lambda x, y, sample_weight, ids: (x, y))
+
+
+def pairs(run):
+    """Batches of noisy and of clean examples."""
+    clean = run.task.clean
+    size = run.settings.get("target_size", run.batch_size)
+    return kb.data.source_target_batches(
+        (run.task.x, run.task.y_given),
+        clean,
+        run.batch_size,
+        min(size, len(clean[0])),
+        seed=run.seed,
+    )
+
+
+def only_source(source, target):
+    return source[:2]
+
+
+def only_target(source, target):
+    return target
+
+
+def _both(source, target):
+    return tuple(tf.concat([s, t], 0) for s, t in zip(source, target))
+
+
+# Methods.
+
+
+def _plain(batches):
+    """Returns the method that trains plain Keras on some batches."""
+
+    def method(run):
+        network = run.compiled(run.network())
+        log = run.fit(network, batches(run))
+        return Outcome(_steps(network), network, log)
+
+    return method
+
+
+def _finetune(run):
+    """Noisy labels first, then the clean set alone."""
+    batches, network = pairs(run), run.compiled(run.network())
+    run.fit(network, batches.map(only_source))
+    epochs = run.settings["epochs"]
+    rate = run.settings["learning_rate"] * FINETUNE["rate"]
+    slow = run.changed(settings={**run.settings, "learning_rate": rate})
+    slow.fit(
+        slow.compiled(network),
+        batches.map(only_target),
+        initial_epoch=epochs,
+        epochs=epochs + math.ceil(FINETUNE["epochs"] * epochs),
+    )
+    return Outcome(_steps(network), network)
+
+
+def _bilevel(run):
+    """Deep Bilevel Learning, without a clean set."""
+    weighting = kb.weighting.DeepBilevel(
+        num_shards=run.settings["num_shards"],
+        num_validation_shards=run.settings["num_validation_shards"],
+    )
+    return _weighted(run, weighting, *run.arrays)
+
+
+def _reweight(run):
+    return _weighted(run, kb.weighting.LearningToReweight(), pairs(run))
+
+
+def _soseleto(run):
+    alpha_lr = run.settings["alpha_lr"]
+    weighting = kb.weighting.Soseleto(len(run.task.x), alpha_lr=alpha_lr)
+    outcome = _weighted(run, weighting, pairs(run))
+    outcome.scores["alpha"] = weighting.example_weights
+    outcome.scores["cumulative"] = weighting.example_scores
+    return outcome
+
+
+def _weighted(run, weighting, *data):
+    network = run.network()
+    model = run.compiled(kb.BilevelModel(network, weighting=weighting))
+    history = kb.callbacks.ExampleHistory(len(run.task.x))
+    log = run.fit(model, *data, callbacks=[history])
+    scores = {"history": history.given_probability}
+    return Outcome(_steps(model), network, log, scores)
+
+
+def _folds(run):
+    """Scores each label by a network that has not seen it.
+
+    The score is cleanlab's "self-confidence" (Northcutt et al., 2021).
+    """
+    task, scores = run.task, np.empty(len(run.task.x))
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=run.seed)
+    for rows, rest in folds.split(task.x, task.y_given):
+        part = run.changed(task=task.take(rows), callbacks=())
+        network = part.compiled(part.network())
+        part.fit(network, *part.arrays)
+        scores[rest] = given_probability(network, task.take(rest))
+    return Outcome(FOLDS * _steps(network), scores={"out_of_sample": scores})
+
+
+def given_probability(network, task):
+    """Returns a network's probability of each given label."""
+    probability = _predict(network, task)
+    return probability[np.arange(len(task.x)), task.y_given]
+
+
+def _predict(network, task):
+    logits = network.predict(task.x, batch_size=1024, verbose=0)
+    return tf.nn.softmax(logits).numpy()
+
+
+def _f_correction(run):
+    """Forward correction (Patrini et al., 2017): two trainings."""
+    first = _plain(_shuffled)(run.changed(callbacks=())).network
+    confusion = tf.constant(
+        anchored_confusion(_predict(first, run.task)), "float32"
+    )
+
+    def forward_loss(y, logits):
+        given = tf.matmul(tf.nn.softmax(logits), confusion)
+        return keras.losses.sparse_categorical_crossentropy(y, given)
+
+    second = run.compiled(run.network(), forward_loss)
+    run.fit(second, _shuffled(run))
+    return Outcome(_steps(second))
+
+
+def anchored_confusion(probabilities):
+    """Estimates which label a class gets, from its most typical examples.
+
+    From predictions for noisy labels, of shape `(n, classes)`, to a matrix
+    `(classes, classes)` whose rows sum to 1.
+    """
+    limits = np.percentile(probabilities, ANCHOR_PERCENTILE, axis=0)
+    below = np.where(probabilities <= limits, probabilities, -1.0)
+    return probabilities[np.argmax(below, axis=0)]
+
+
+def _select(run):
+    """Learns from the examples that a rule and R(t) select."""
+    model = selection_model(run, schedule_of(run.settings))
+    history = kb.callbacks.SelectionHistory(len(run.task.x))
+    run.fit(model, *run.arrays, callbacks=[history])
+    precision = kb.report.label_precision(history, run.task.wrong)
+    return Outcome(_steps(model), precision=precision)
+
+
+def selection_model(run, schedule):
+    """Returns the compiled `kb.SelectionModel` of a run."""
+    rule = RULES[run.settings["method"]]
+    options = {}
+    if rule is kb.selection.CoTeachingPlus:
+        share = WARM_UP.get(run.settings["dataset"], 0.0)
+        options["warm_up"] = round(share * run.settings["epochs"])
+    rule = rule(**options)
+    pair = [run.network() for _ in range(rule.num_networks or 1)]
+    return run.compiled(kb.SelectionModel(pair, rule, schedule))
+
+
+def schedule_of(settings):
+    """Returns the `kb.schedules.Schedule` of a run, or `None`."""
+    if settings["schedule"] is None:
+        return None
+    arguments = dict(settings["schedule"])
+    return getattr(kb.schedules, arguments.pop("name"))(**arguments)
+
+
+METHODS = {
+    "sgd": _plain(_drawn),
+    "bilevel": _bilevel,
+    "noisy": _plain(lambda run: pairs(run).map(only_source)),
+    "clean": _plain(lambda run: pairs(run).map(only_target)),
+    "mixed": _plain(lambda run: pairs(run).map(_both)),
+    "finetune": _finetune,
+    "reweight": _reweight,
+    "soseleto": _soseleto,
+    "folds": _folds,
+    "standard": _plain(_shuffled),
+    "f_correction": _f_correction,
+    **dict.fromkeys(RULES, _select),
+}

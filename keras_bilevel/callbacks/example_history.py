@@ -37,7 +37,8 @@ class ExampleHistory(ExampleObserver):
     says so.
 
     Args:
-        num_examples: Integer, ids are in `[0, num_examples)`.
+        num_examples: Integer, ids are in `[0, num_examples)`. Defaults to
+            `None`: `fit` knows it of arrays, and of datasets of `kb.data`.
         output: Name or index of the output to watch, where there are several.
             Defaults to `None`.
 
@@ -57,7 +58,7 @@ class ExampleHistory(ExampleObserver):
     ```
     """
 
-    def __init__(self, num_examples, output=None):
+    def __init__(self, num_examples=None, output=None):
         super().__init__(num_examples)
         self.output = output
 

@@ -20,12 +20,14 @@ class ExampleObserver(Observer):
     be augmented.
 
     Args:
-        num_examples: Integer, ids are in `[0, num_examples)`.
+        num_examples: Integer, ids are in `[0, num_examples)`. Defaults to
+            `None`: `fit` knows it of arrays, and of datasets of `kb.data`.
     """
 
-    def __init__(self, num_examples):
+    def __init__(self, num_examples=None):
         super().__init__()
-        check_integer("num_examples", num_examples, 1)
+        if num_examples is not None:
+            check_integer("num_examples", num_examples, 1)
         self.num_examples = num_examples
 
     def forget(self):
@@ -34,6 +36,8 @@ class ExampleObserver(Observer):
             variable.assign(ops.zeros_like(variable))
 
     def check(self, num_examples):
+        if self.num_examples is None:
+            self.num_examples = num_examples
         if num_examples > self.num_examples:
             raise ValueError(
                 "Invalid value for argument `num_examples` of "
@@ -43,6 +47,12 @@ class ExampleObserver(Observer):
             )
 
     def build(self):
+        if self.num_examples is None:
+            raise ValueError(
+                f"Expected `num_examples` for `{type(self).__name__}`, or data "
+                "that tell it. Received: `num_examples=None`, with a dataset "
+                "of unknown size. Pass the number of training examples."
+            )
         self._labels()
 
     def observe(self, step):

@@ -18,7 +18,8 @@ class SelectionHistory(ExampleObserver):
     `ids=True`.
 
     Args:
-        num_examples: Integer, ids are in `[0, num_examples)`.
+        num_examples: Integer, ids are in `[0, num_examples)`. Defaults to
+            `None`: `fit` knows it of arrays, and of datasets of `kb.data`.
 
     Attributes:
         kept: int8 array of shape `(epochs, num_examples)`: how many networks
@@ -43,7 +44,7 @@ class SelectionHistory(ExampleObserver):
     - [Yao et al., 2020](https://arxiv.org/abs/1911.02377), Fig. 3
     """
 
-    def __init__(self, num_examples):
+    def __init__(self, num_examples=None):
         super().__init__(num_examples)
         self._epochs = []
         self._epoch = None

@@ -10,6 +10,7 @@ from keras_bilevel.data.epochs import EPOCH
 from keras_bilevel.data.epochs import PASS
 from keras_bilevel.data.epochs import generator
 from keras_bilevel.data.epochs import window
+from keras_bilevel.data.streams import count_positions
 
 # A key that decorrelates the draws of source and target.
 SOURCE = 0
@@ -32,10 +33,10 @@ class ArraySource:
     Attributes:
         cardinality: Integer, batches of an epoch.
         num_examples: Integer, `n`: ids are below.
-        ids_are_positions: `None`: ids are row numbers.
+        ids_are_positions: `False`: ids are row numbers.
     """
 
-    ids_are_positions = None
+    ids_are_positions = False
 
     def __init__(
         self,
@@ -104,8 +105,8 @@ class StreamSource:
         cardinality: Integer, batches of an epoch, or what tf.data says where
             their number is unknown or infinite.
         num_examples: Integer, ids are below; `None` where that is not known.
-        ids_are_positions: `True` where ids are counted in each epoch, `None`
-            where the dataset has its own.
+        ids_are_positions: Boolean, `True` where ids are counted in each
+            epoch, `False` where the dataset has its own.
     """
 
     def __init__(self, dataset, size, *, drop_remainder, shuffle_buffer, seed):
@@ -115,13 +116,10 @@ class StreamSource:
         self._shuffle_buffer = shuffle_buffer
         self._seed = seed
         self.cardinality = int(dataset.cardinality())
-        self.num_examples = None
-        has_ids = len(dataset.element_spec) == 4
-        self.ids_are_positions = None if has_ids else True
+        self.num_examples = count_positions(dataset)
+        self.ids_are_positions = len(dataset.element_spec) != 4
         # Negative numbers say "unknown" and "infinite".
         if self.cardinality >= 0:
-            if not has_ids:
-                self.num_examples = self.cardinality
             self.cardinality = _num_steps(
                 self.cardinality, size, drop_remainder
             )

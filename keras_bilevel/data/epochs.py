@@ -1,7 +1,9 @@
 """The order of an epoch: a pure function of a seed and the epoch's number."""
 
+import dataclasses
 import numbers
 import threading
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -106,26 +108,48 @@ def epoch_counters(dataset):
         counter.set(3)  # The next iteration is epoch 3.
     ```
     """
-    return attached(dataset, "epoch_counter")
+    return [origin.counter for origin in origins(dataset)]
 
 
-def attached(dataset, name):
-    """What this package has attached to a dataset and to those behind it.
+@dataclasses.dataclass(eq=False)
+class Origin:
+    """What is known of batches that this package has made.
+
+    Their `tf.data.Dataset` carries it as its attribute `origin`.
+
+    Attributes:
+        counter: The `EpochCounter`.
+        seed: Integer, the seed of the order.
+        num_examples: Integer, ids are in `[0, num_examples)`, or `None` where
+            that is not known.
+        layout: The `Layout` of super-batches, or `None`.
+        ids_are_positions: Boolean, whether ids are counted anew in each epoch
+            of a stream.
+    """
+
+    counter: EpochCounter
+    seed: int
+    num_examples: int | None = None
+    layout: Any = None
+    ids_are_positions: bool = False
+
+
+def origins(dataset):
+    """Returns the `Origin`s of a dataset and of those that it is made of.
 
     Args:
-        dataset: A `tf.data.Dataset`. Anything else has nothing attached.
-        name: Name of the attribute.
+        dataset: A `tf.data.Dataset`. Anything else has none.
 
     Returns:
-        List of its values, each once.
+        List of `Origin`, each once.
     """
     found = []
     todo = [dataset]
     while todo:
         node = todo.pop(0)
-        value = getattr(node, name, None)
-        if value is not None and value not in found:
-            found.append(value)
+        origin = getattr(node, "origin", None)
+        if isinstance(origin, Origin) and origin not in found:
+            found.append(origin)
         todo.extend(keras_private.inputs_of(node))
     return found
 
@@ -153,7 +177,7 @@ def once_per_epoch(function, output_signature):
     return tf.data.Dataset.range(1).map(read), counter
 
 
-def each_epoch(steps, batch, cardinality):
+def each_epoch(steps, batch, cardinality, **facts):
     """A dataset that begins anew, and differently, with each iteration.
 
     Args:
@@ -162,9 +186,10 @@ def each_epoch(steps, batch, cardinality):
         batch: Function from an element of it to a batch.
         cardinality: Integer, steps of an epoch, or what tf.data says where
             their number is unknown.
+        **facts: What else the `Origin` says.
 
     Returns:
-        A `tf.data.Dataset` of batches with an `epoch_counter`.
+        A `tf.data.Dataset` of batches with an `origin`.
     """
     epoch, counter = once_per_epoch(
         lambda number: (np.int64(number),), (tf.TensorSpec([], "int64"),)
@@ -177,7 +202,7 @@ def each_epoch(steps, batch, cardinality):
             tf.data.experimental.assert_cardinality(cardinality)
         )
     dataset = dataset.prefetch(tf.data.AUTOTUNE)
-    dataset.epoch_counter = counter
+    dataset.origin = Origin(counter, **facts)
     return dataset
 
 

@@ -66,6 +66,10 @@ def shuffled_batches(
         steps_per_epoch=steps_per_epoch,
         seed=seed,
     )
-    dataset = each_epoch(source.steps, source.batch, source.cardinality)
-    dataset.order_seed = seed
-    return dataset
+    return each_epoch(
+        source.steps,
+        source.batch,
+        source.cardinality,
+        seed=seed,
+        num_examples=num_examples,
+    )

@@ -135,11 +135,16 @@ def source_target_batches(
         shuffle=shuffle,
         seed=seed,
     )
-    dataset = _pair(side, draws)
-    dataset.num_source_examples = side.num_examples
-    dataset.ids_are_positions = side.ids_are_positions
-    dataset.order_seed = seed
-    return dataset
+    return each_epoch(
+        lambda epoch: tf.data.Dataset.zip(
+            (side.steps(epoch), draws.steps(epoch))
+        ),
+        lambda step, rows: (side.batch(step), draws.batch(rows)),
+        side.cardinality,
+        seed=seed,
+        num_examples=side.num_examples,
+        ids_are_positions=side.ids_are_positions,
+    )
 
 
 def _stream_source(dataset, size, drop_remainder, **kwargs):
@@ -154,17 +159,6 @@ def _array_source(data, size, drop_remainder, **kwargs):
     _check_enough(num_examples, size, drop_remainder)
     return ArraySource(
         columns, num_examples, size, drop_remainder=drop_remainder, **kwargs
-    )
-
-
-def _pair(source, target):
-    """The source and the target batches, epoch after epoch."""
-    return each_epoch(
-        lambda epoch: tf.data.Dataset.zip(
-            (source.steps(epoch), target.steps(epoch))
-        ),
-        lambda step, rows: (source.batch(step), target.batch(rows)),
-        source.cardinality,
     )
 
 

@@ -11,9 +11,11 @@ from keras_bilevel.data.arrays import array_columns
 from keras_bilevel.data.arrays import check_no_steps
 from keras_bilevel.data.arrays import check_steps
 from keras_bilevel.data.arrays import unpack_arrays
+from keras_bilevel.data.epochs import Origin
 from keras_bilevel.data.epochs import fixed_seed
 from keras_bilevel.data.epochs import once_per_epoch
 from keras_bilevel.data.labels import array_groups
+from keras_bilevel.data.streams import count_positions
 from keras_bilevel.data.streams import stream_batches
 from keras_bilevel.data.super_batches import RARE
 from keras_bilevel.data.super_batches import EpochPlan
@@ -153,6 +155,7 @@ def stratified_batches(
     if isinstance(data, tf.data.Dataset):
         check_no_steps(steps_per_epoch)
         check_integer("shuffle_buffer", shuffle_buffer, 1)
+        num_examples = count_positions(data)
         dataset, counter = stream_batches(
             data,
             layout,
@@ -172,9 +175,7 @@ def stratified_batches(
         plan = EpochPlan(pools, layout, shuffle, seed, steps_per_epoch)
         columns = array_columns(x, y, sample_weight, num_examples, ids)
         dataset, counter = _array_batches(columns, plan, layout)
-    dataset.epoch_counter = counter
-    dataset.order_seed = seed
-    dataset.layout = layout
+    dataset.origin = Origin(counter, seed, num_examples, layout)
     return dataset
 
 

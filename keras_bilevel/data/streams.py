@@ -100,6 +100,19 @@ def check_finite(dataset):
         )
 
 
+def count_positions(dataset):
+    """Returns how many positions a stream has, `None` where no one knows.
+
+    Args:
+        dataset: A `tf.data.Dataset` of single examples. If it has ids of its
+            own, positions say nothing about them.
+    """
+    spec = dataset.element_spec
+    has_ids = isinstance(spec, tuple) and len(spec) == 4
+    count = int(dataset.cardinality())
+    return None if has_ids or count < 0 else count
+
+
 def with_ids(positions, batch):
     """`(x, y, sample_weight, ids)` of super-batches.
 

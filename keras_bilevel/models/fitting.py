@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 
-from keras_bilevel import data
 from keras_bilevel import engine
 from keras_bilevel.data import class_weights
 from keras_bilevel.data.arrays import are_arrays
@@ -13,7 +12,7 @@ from keras_bilevel.data.arrays import split_off_tail
 from keras_bilevel.data.batches import check_labels
 from keras_bilevel.data.batches import is_dataset
 from keras_bilevel.data.batches import sharded_by_data
-from keras_bilevel.data.epochs import attached
+from keras_bilevel.data.epochs import origins
 from keras_bilevel.models.wrapper import check_trains
 from keras_bilevel.schemes.scheme import OutputTrackers
 
@@ -90,7 +89,8 @@ class Fitting(engine.MultiWorker):
         if are_arrays(x):
             part = read_examples(x, y, sample_weight)
             check_labels(part)
-            self._check_observers(callbacks, part[0])
+            num_examples = len(keras.tree.flatten(part[0])[0])
+            _check_observers(_listed(callbacks), num_examples)
             if validation_split and validation_data is None:
                 part, validation_data = split_off_tail(part, validation_split)
             batch_size = batch_size or 32
@@ -192,8 +192,8 @@ class Fitting(engine.MultiWorker):
         self.build_before_trace(spec)
         if not engine.has_workers(self.distribute_strategy):
             return dataset
-        for seed in attached(dataset, "order_seed"):
-            self._check_agree("seed of the dataset", seed, _OTHER_SEED)
+        for origin in origins(dataset):
+            self._check_agree("seed of the dataset", origin.seed, _OTHER_SEED)
         return sharded_by_data(dataset)
 
     def _check_agree(self, name, value, mend):
@@ -212,7 +212,11 @@ class Fitting(engine.MultiWorker):
         something take part in saving and loading.
         """
         users = _listed(callbacks)
-        tell = self._epoch_teller(data.epoch_counters(dataset))
+        known = origins(dataset)
+        sizes = [o.num_examples for o in known if o.num_examples is not None]
+        if sizes:
+            _check_observers(users, max(sizes))
+        tell = self._epoch_teller([origin.counter for origin in known])
         own = [*watching, tell, *self.scheme.callbacks(dataset)]
         self._keepers = [c for c in users + own if hasattr(c, "get_state")]
         observers = [c for c in users + own if hasattr(c, "observe")]
@@ -237,12 +241,6 @@ class Fitting(engine.MultiWorker):
                 counter.set(epoch)
 
         return keras.callbacks.LambdaCallback(on_epoch_begin=begin)
-
-    def _check_observers(self, callbacks, x):
-        num_examples = len(keras.tree.flatten(x)[0])
-        for callback in _listed(callbacks):
-            if hasattr(callback, "observe"):
-                callback.check(num_examples)
 
     def save_own_variables(self, store):
         # A resumed run goes on with the dropout masks and with what callbacks
@@ -273,3 +271,9 @@ def _listed(callbacks):
     if isinstance(callbacks, keras.callbacks.CallbackList):
         callbacks = callbacks.callbacks
     return keras.tree.flatten(callbacks or [])
+
+
+def _check_observers(callbacks, num_examples):
+    for callback in callbacks:
+        if hasattr(callback, "observe"):
+            callback.check(num_examples)

@@ -7,7 +7,7 @@ from keras_bilevel import engine
 from keras_bilevel import keras_private
 from keras_bilevel.callbacks.example_observer import ExampleObserver
 from keras_bilevel.data import batches
-from keras_bilevel.data.epochs import attached
+from keras_bilevel.data.epochs import origins
 from keras_bilevel.schemes import pair
 from keras_bilevel.schemes.scheme import WeighingScheme
 
@@ -50,8 +50,13 @@ class Examples(WeighingScheme):
         batches.source_and_target(dataset.element_spec)
         if self.num_replicas > 1:
             self._check_split(dataset.element_spec)
+        sizes = [origin.num_examples for origin in origins(dataset)]
+        sizes = [size for size in sizes if size is not None]
+        engine.make_once(
+            lambda: self.weighting.prepare(max(sizes, default=None)),
+            self.model.distribute_strategy,
+        )
         num_examples = self.weighting.num_examples
-        sizes = attached(dataset, "num_source_examples")
         if num_examples is None:
             return dataset
         if any(size > num_examples for size in sizes):
@@ -90,7 +95,8 @@ class Examples(WeighingScheme):
     def callbacks(self, dataset):
         check = AlignmentCheck(self.misfits, self.model.get_source().model)
         is_memory = self.weighting.num_examples is not None
-        if not (is_memory and attached(dataset, "ids_are_positions")):
+        are_positions = any(o.ids_are_positions for o in origins(dataset))
+        if not (is_memory and are_positions):
             return [check]
         # Weights would go from example to example, without a word.
         if self._ids is None:

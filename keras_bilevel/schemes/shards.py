@@ -11,7 +11,7 @@ from keras_bilevel import engine
 from keras_bilevel.data.batches import batch_size_of
 from keras_bilevel.data.batches import examples
 from keras_bilevel.data.batches import is_dataset
-from keras_bilevel.data.epochs import attached
+from keras_bilevel.data.epochs import origins
 from keras_bilevel.schemes.scheme import WeighingScheme
 
 
@@ -86,8 +86,9 @@ class Shards(WeighingScheme):
                 f"super-batches of {size}. Build them with `kb.data."
                 f"stratified_batches(..., num_replicas={self.num_replicas})`."
             )
-        for layout in attached(dataset, "layout"):
-            self._check_layout(layout)
+        for origin in origins(dataset):
+            if origin.layout is not None:
+                self._check_layout(origin.layout)
         return dataset
 
     def _check_layout(self, layout):

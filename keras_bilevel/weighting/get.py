@@ -1,6 +1,5 @@
 """Weightings by name."""
 
-import inspect
 import re
 
 import keras
@@ -34,7 +33,8 @@ def get(identifier):
     """
     found = identifier
     if isinstance(identifier, str):
-        found = _named(identifier)
+        cls = _classes().get(identifier)
+        found = cls and cls()
     elif isinstance(identifier, dict):
         found = keras.saving.deserialize_keras_object(identifier)
     if isinstance(found, (ShardWeighting, ExampleWeighting)):
@@ -46,29 +46,6 @@ def get(identifier):
         f"or the name of one, out of {sorted(_classes())}. "
         f"Received: weighting={identifier!r} (of type {type(identifier)})"
     )
-
-
-def _named(name):
-    """Returns a weighting with its defaults, `None` for an unknown name."""
-    cls = _classes().get(name)
-    if cls is None:
-        return None
-    # Of a Keras layer's class itself, Python reads Keras' own `__new__`.
-    arguments = list(inspect.signature(cls.__init__).parameters.values())[1:]
-    needed = [
-        f"{argument.name}=..."
-        for argument in arguments
-        if argument.kind is argument.POSITIONAL_OR_KEYWORD
-        and argument.default is argument.empty
-    ]
-    if needed:
-        raise ValueError(
-            "Invalid value for argument `weighting`. Expected "
-            f"`weighting=kb.weighting.{cls.__name__}({', '.join(needed)})`, "
-            "which has no default for what it needs. "
-            f"Received: weighting={name!r}"
-        )
-    return cls()
 
 
 def _classes():

@@ -38,7 +38,8 @@ class Soseleto(ExampleWeighting, keras.layers.Layer):
 
     Args:
         num_examples: Integer, size of the source set; ids are in
-            `[0, num_examples)`.
+            `[0, num_examples)`. Defaults to `None`: `fit` asks a dataset of
+            `kb.data.source_target_batches`.
         alpha_lr: Float, rate of the weights relative to the optimizer's.
             Defaults to `1.0`.
         initial: Float, what every weight starts at. Defaults to `1.0`.
@@ -76,7 +77,7 @@ class Soseleto(ExampleWeighting, keras.layers.Layer):
 
     def __init__(
         self,
-        num_examples,
+        num_examples=None,
         alpha_lr=1.0,
         initial=1.0,
         clip=(0.0, 1.1),
@@ -84,14 +85,27 @@ class Soseleto(ExampleWeighting, keras.layers.Layer):
     ):
         super().__init__(dtype="float32")
         _check(num_examples, alpha_lr, initial, clip)
-        self.num_examples = num_examples
+        self.num_examples = None
         self.alpha_lr = alpha_lr
         self.initial = initial
         self.clip = tuple(clip)
         self.update_weights_first = update_weights_first
+        if num_examples is not None:
+            self.prepare(num_examples)
+
+    def prepare(self, num_examples):
+        if self.num_examples is not None:
+            return
+        if num_examples is None:
+            raise ValueError(
+                "Expected `num_examples` for `Soseleto`, or a dataset that "
+                "tells it. Received: `num_examples=None`, with a dataset of "
+                "unknown size. Pass the size of the source set."
+            )
+        self.num_examples = num_examples
         self.alpha = self.add_weight(
             shape=(num_examples,),
-            initializer=keras.initializers.Constant(initial),
+            initializer=keras.initializers.Constant(self.initial),
             trainable=False,
             name="alpha",
         )
@@ -105,13 +119,16 @@ class Soseleto(ExampleWeighting, keras.layers.Layer):
 
     @property
     def example_weights(self):
+        self.prepare(None)
         return ops.convert_to_numpy(self.alpha)
 
     @property
     def example_scores(self):
+        self.prepare(None)
         return ops.convert_to_numpy(self.cumulative)
 
     def recall(self, ids):
+        self.prepare(None)
         return read_rows(self.alpha, ids)[None]
 
     def update(self, ids, statistics, learning_rate):
@@ -125,6 +142,8 @@ class Soseleto(ExampleWeighting, keras.layers.Layer):
     def load_own_variables(self, store):
         # Keras tries several places and reports the last one's error.
         saved = store["0"].shape[0] if "0" in store.keys() else "no such"
+        if self.num_examples is None and saved != "no such":
+            self.prepare(saved)
         if saved != self.num_examples:
             raise ValueError(
                 "Expected a source set of the size that the saved weights "
@@ -156,7 +175,8 @@ def _summed(moves, ids):
 
 
 def _check(num_examples, alpha_lr, initial, clip):
-    check_integer("num_examples", num_examples, 1)
+    if num_examples is not None:
+        check_integer("num_examples", num_examples, 1)
     check_positive("alpha_lr", alpha_lr)
     if len(clip) != 2 or not 0 <= clip[0] < clip[1]:
         raise wrong_argument(

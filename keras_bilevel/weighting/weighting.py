@@ -118,6 +118,14 @@ class ExampleWeighting(Weighting):
     num_examples = None
     update_weights_first = False
 
+    def prepare(self, num_examples):
+        """Makes what has to be remembered; called by `fit`, before any step.
+
+        Args:
+            num_examples: Integer, the number of source examples, or `None`
+                where the dataset does not tell.
+        """
+
     def recall(self, ids):
         """Returns remembered weights of the examples `ids`, if there are any.
 

@@ -205,3 +205,41 @@ def test_an_observer_from_public_names():
 def test_an_observer_without_observe_is_an_error():
     with pytest.raises(NotImplementedError, match="must implement `observe"):
         kb.callbacks.Observer().observe(None)
+
+
+@pytest.mark.parametrize("kind", ["arrays", "batches", "stream"])
+def test_number_of_examples_is_that_of_the_data(kind):
+    x, y = batch_of(64)
+    data = {
+        "arrays": (x, y),
+        "batches": (kb.data.stratified_batches((x, y), 8, 4, ids=True),),
+        "stream": (
+            kb.data.stratified_batches(
+                tf.data.Dataset.from_tensor_slices((x, y)), 8, 4, ids=True
+            ).apply(tf.data.experimental.assert_cardinality(2)),
+        ),
+    }
+    history = kb.callbacks.ExampleHistory()
+    still().fit(*data[kind], epochs=2, verbose=0, callbacks=[history])
+    assert history.example_scores.shape == (64,)
+
+
+def test_unknown_number_of_examples_is_an_error():
+    x, y = batch_of(64)
+    batches = kb.data.stratified_batches((x, y), 8, 4, ids=True)
+    unknown = tf.data.Dataset.from_generator(
+        lambda: iter(batches), output_signature=batches.element_spec
+    )
+    with pytest.raises(ValueError, match="Expected `num_examples`.*Received"):
+        still().fit(
+            unknown, verbose=0, callbacks=[kb.callbacks.ExampleHistory()]
+        )
+
+
+def test_a_history_that_is_too_short_is_an_error_for_datasets_too():
+    x, y = batch_of(64)
+    batches = kb.data.stratified_batches((x, y), 8, 4, ids=True)
+    with pytest.raises(ValueError, match="at least the number of training"):
+        still().fit(
+            batches, verbose=0, callbacks=[kb.callbacks.ExampleHistory(63)]
+        )

@@ -652,3 +652,35 @@ def test_step_makes_no_tensor_of_the_size_of_the_source_set(make, first):
     # Reading all weights would be seen.
     read = sizes_in_graph(lambda: tf.reduce_sum(weighting.alpha.value + 0.0))
     assert size in read
+
+
+def test_number_of_examples_is_that_of_the_source_set(tmp_path):
+    x, y = batch_of(24)
+    dataset = kb.data.source_target_batches((x, y), (x[:6], y[:6]), 12, 6)
+    model = compiled(tanh_network(), "soseleto")
+    twin = compiled(tanh_network(), kb.weighting.Soseleto(24))
+    twin.model.set_weights(model.model.get_weights())
+    for one in (model, twin):
+        seeded = kb.data.source_target_batches(
+            (x, y), (x[:6], y[:6]), 12, 6, seed=1
+        )
+        one.fit(seeded, epochs=2, verbose=0)
+    scores = model.weighting.example_scores
+    np.testing.assert_array_equal(scores, twin.weighting.example_scores)
+    model.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    np.testing.assert_array_equal(loaded.weighting.example_scores, scores)
+    model.save_weights(tmp_path / "m.weights.h5")
+    fresh = compiled(tanh_network(), "soseleto")
+    fresh.load_weights(tmp_path / "m.weights.h5")
+    fresh.fit(dataset, verbose=0)
+    assert len(fresh.weighting.example_scores) == 24
+
+
+def test_unknown_number_of_examples_is_an_error_before_the_first_step():
+    (x, y, ids), target = data()
+    model = compiled(tanh_network(), kb.weighting.Soseleto())
+    with pytest.raises(ValueError, match="Expected `num_examples`.*Received"):
+        model.fit(as_dataset(((x, y, ids), target)), verbose=0)
+    with pytest.raises(ValueError, match="Expected `num_examples`"):
+        model.weighting.example_scores

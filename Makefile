@@ -7,13 +7,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: help quickstart test lint format clean
+.PHONY: help quickstart test lint format notebooks clean
 
 help:
 	@echo "make quickstart  train on wrong labels, with SGD and without harm"
 	@echo "make test        lint, then run all tests on JOBS=$(JOBS) processes"
 	@echo "make lint        ruff check and ruff format --check"
 	@echo "make format      let ruff mend and format the code"
+	@echo "make notebooks   make those of colab/ from their sources"
 	@echo "make clean       remove $(VENV) and caches"
 	@echo "All need $(PYTHON) >= 3.11; PYTHON=... takes another one."
 
@@ -30,6 +31,9 @@ lint: $(VENV)/test.stamp
 format: $(VENV)/test.stamp
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+notebooks: $(VENV)/test.stamp
+	$(BIN)/python -m colab.notebooks
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -23,7 +23,8 @@ examples explain, such as their wrong labels, does not add up.
 """
 
 """shell
-python -c "import keras_bilevel" 2>/dev/null || pip install -q "keras-bilevel[report]" scikit-learn
+python -c "import keras_bilevel" 2>/dev/null \\
+    || pip install -q "keras-bilevel[notebooks]"
 """
 
 import os

@@ -20,7 +20,8 @@ takes them out and trains again.
 """
 
 """shell
-python -c "import keras_bilevel" 2>/dev/null || pip install -q "keras-bilevel[report]" scikit-learn
+python -c "import keras_bilevel" 2>/dev/null \\
+    || pip install -q "keras-bilevel[notebooks]"
 """
 
 import os

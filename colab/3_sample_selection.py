@@ -20,7 +20,8 @@ How fast should R(t) fall, and how far? *S2E* ([Yao et al.,
 """
 
 """shell
-python -c "import keras_bilevel" 2>/dev/null || pip install -q "keras-bilevel[tuner,plots]" scikit-learn
+python -c "import keras_bilevel" 2>/dev/null \\
+    || pip install -q "keras-bilevel[notebooks]"
 """
 
 import os

@@ -12,7 +12,9 @@ of code. `KERAS_BILEVEL_SMALL=1` runs all of them at a small setting.
 import ast
 import json
 import os
+import re
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 
@@ -67,7 +69,9 @@ def _cells(text):
         words = textwrap.dedent(node.value.value).strip()
         kind, _, rest = words.partition("\n")
         if kind == "shell":
-            cells.append(("code", "\n".join(f"!{c}" for c in rest.split("\n"))))
+            # A command may go on in the next line.
+            commands = re.sub(r"(?<!\\)\n", "\n!", rest)
+            cells.append(("code", f"!{commands}"))
         else:
             cells.append(("text", words))
     cells.append(("code", "\n".join(lines[begin:])))
@@ -87,10 +91,10 @@ def _title(header, name):
 
 
 def run(made):
-    """Runs a notebook in place.
+    """Runs a notebook, in a folder that is removed afterwards.
 
     Args:
-        made: What `notebook` returned.
+        made: What `notebook` returned. It gets the outputs.
 
     Raises:
         nbclient.exceptions.CellExecutionError: If a cell fails.
@@ -100,9 +104,9 @@ def run(made):
     # Shell cells are to find this Python's packages.
     paths = [str(Path(sys.executable).parent), os.environ["PATH"]]
     os.environ["PATH"] = os.pathsep.join(paths)
-    ExecutePreprocessor(timeout=600).preprocess(
-        made, {"metadata": {"path": str(FOLDER)}}
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        resources = {"metadata": {"path": folder}}
+        ExecutePreprocessor(timeout=600).preprocess(made, resources)
 
 
 def write(made, path):

@@ -73,7 +73,7 @@ def plot_label_precision(histories, wrong, ax=None):
     """Plots label precision against epochs, a line for each history.
 
     Args:
-        histories: Dict of names and what `label_precision` takes.
+        histories: What `label_precision` takes, or a dict of names and these.
         wrong: Boolean array of shape `(n,)`, which labels are wrong.
         ax: `matplotlib.axes.Axes` to draw into. Defaults to `None`, those of
             a new figure.
@@ -87,6 +87,8 @@ def plot_label_precision(histories, wrong, ax=None):
     >>> ax = kb.report.plot_label_precision({"mine": [[2, 1]]}, wrong)
     """
     ax = axes_or_new(ax, extra="report")
+    if not isinstance(histories, dict):
+        histories = {"kept": histories}
     for name, kept in histories.items():
         precision = label_precision(kept, wrong)
         ax.plot(np.arange(1, len(precision) + 1), precision, label=name)

@@ -136,7 +136,7 @@ def _as_float(mask):
     return ops.cast(mask, "float32")
 
 
-# A slow start is no
+# A slow start is not a runaway.
 _EPOCHS = 5
 _STEPS = 200
 

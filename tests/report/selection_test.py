@@ -42,3 +42,10 @@ def test_wrong_kept_is_an_error(kept):
 def test_wrong_of_another_length_is_an_error():
     with pytest.raises(ValueError, match="`wrong`"):
         kb.report.label_precision(KEPT, WRONG[:3])
+
+
+def test_one_history_is_plotted_by_itself():
+    wrong = np.array([False, True])
+    ax = kb.report.plot_label_precision([[2, 1], [2, 0]], wrong)
+    (line, _) = ax.get_lines()
+    np.testing.assert_allclose(line.get_ydata(), [2 / 3, 1.0])

@@ -1,7 +1,7 @@
 """One weighted gradient from the shards of a super-batch.
 
-Shards are walked one by one. Unless the weighting asks for the Gram matrix,
-each gradient is folded into a running sum at once, so that memory does not
+Shards are processed one by one. Unless the weighting asks for the Gram matrix,
+each gradient is added to a running sum immediately, so that memory does not
 grow with the number of shards.
 """
 
@@ -21,7 +21,7 @@ from keras_bilevel.engine.step import Step
 
 
 def walk(model, weighting, batch, scale):
-    """Walks the shards of a super-batch and weighs their gradients.
+    """Computes the weighted sum of the gradients of a super-batch's shards.
 
     Args:
         model: A built `BilevelModel`.
@@ -47,7 +47,7 @@ def walk(model, weighting, batch, scale):
     judge, dense_alignments = shards.judge(validating, upper)
 
     if shards.layout.is_empty:
-        # All is known of all shards: there is nothing to walk.
+        # All gradients are in `DenseCall`s: no loop over shards is needed.
         _, lower = shards.visit(slice(split, None))
         lower["alignment"] = dense_alignments[split:]
         lower["weights"] = tf.transpose(shards.weigh_all(lower))
@@ -55,13 +55,13 @@ def walk(model, weighting, batch, scale):
 
     def turn(index, total):
         gradient, seen = shards.visit(index + split)
-        # <g_v, g_i> of Eq. 10.
+        # <g_v, g_i>, the numerator of Eq. 10.
         seen["alignment"] = shards.layout.inner_products(gradient, judge)
         seen["alignment"] += dense_alignments[index + split]
         if keeps_gradients:
             return total, {**seen, "gradient": gradient}
         weights = shards.weigh(seen)
-        # Eq. 11, a term of the sum.
+        # Eq. 11: one term of the sum, not normalised yet.
         part = shards.layout.scale(gradient, weights)
         total = [t + p for t, p in zip(total, part)]
         return total, {**seen, "weights": weights}
@@ -75,7 +75,7 @@ def walk(model, weighting, batch, scale):
         [tf.zeros_like(g) for g in judge],
         weighting.num_shards - split,
         like,
-        # No loop may wait for other replicas.
+        # Replicas cannot wait for one another inside a `tf.while_loop`.
         unroll=replicas.meet_in(model),
     )
     if keeps_gradients:
@@ -84,7 +84,7 @@ def walk(model, weighting, batch, scale):
 
 
 class _Shards:
-    """Visits single shards; holds what stays the same from one to the next."""
+    """Computes single shards, and holds what they have in common."""
 
     def __init__(self, model, weighting, batch, scale):
         self.model = model
@@ -101,7 +101,7 @@ class _Shards:
             self.moving = state.moving_statistics(model)
 
     def visit(self, index):
-        """Returns the gradient of one shard and what was seen on the way.
+        """Returns the packed gradient of one shard, and its statistics by name.
 
         Args:
             index: As for `OnePass.gradient`.
@@ -132,10 +132,10 @@ class _Shards:
         self.dense_norms = self._dense_statistic(c.norms() for c in dense)
 
     def _dense_statistic(self, values):
-        """Sums a statistic of each dense layer to one of each group.
+        """Sums a statistic of the dense layers over each group.
 
         Args:
-            values: Tensors of shape `(num_shards,)`.
+            values: Iterable of a tensor of shape `(num_shards,)` per layer.
 
         Returns:
             Tensor of shape `(num_shards, groups)`.
@@ -150,7 +150,7 @@ class _Shards:
 
         Args:
             weights: Tensor of shape `(groups, units)`.
-            shards: A slice, where these units are.
+            shards: Slice, the shards that these units are.
         """
         return [
             call.weighted_sum(
@@ -164,11 +164,12 @@ class _Shards:
 
         Args:
             validating: List of the gradients of the validation shards.
-            upper: List of what was seen there.
+            upper: List of their statistics, from `visit`.
 
         Returns:
-            Tuple of the upper-level gradient g_v, packed, and the alignments
-            with what is not packed of it, `(num_shards, groups)`.
+            Tuple of the packed part of the upper-level gradient g_v, and of all
+            shards' alignments with its other part, that of the `DenseCall`s,
+            `(num_shards, groups)`.
         """
         masked = [
             [self.scale.mask(seen["healthy"], g) for g in gradient]
@@ -211,19 +212,21 @@ class _Shards:
         return self.scale.mask(healthy, weights)
 
     def solve(self, seen):
-        """Weighs all shards from their Gram matrix (Eq. 8), and sums them."""
+        """Weighs all shards by their Gram matrix, and sums their gradients."""
         healthy = seen["healthy"][:, None]
         stacked = [self.scale.mask(healthy, g) for g in seen["gradient"]]
         weights = self.weigh_all(seen, gram=vectors.gram_matrix(stacked))
+        # Eq. 11.
         total = vectors.weighted_sum(stacked, weights)
         return total, tf.transpose(weights)
 
     def step(self, total, upper, lower):
-        """Normalises the weights and gathers what all shards have shown."""
+        """Normalises the weights and collects the results of all shards."""
         weights = tf.transpose(lower["weights"])
-        # Eq. 10: w_i / sum_j |w_j|.
+        # 1 / |w|_1 multiplies the sum: single gradients are gone by now.
         factors = vectors.normalizer(self.weighting, weights)
         split = slice(self.weighting.num_validation_shards, None)
+        # Eq. 11 for the `DenseCall`s.
         dense = self._dense_sums(weights * factors[:, None], split)
         own = {
             id(variable): part
@@ -277,7 +280,7 @@ class _OwnPasses:
         """Returns the predictions for the whole super-batch.
 
         Args:
-            kept: What `gradient` returned, stacked over all shards.
+            kept: The dicts that `gradient` returned, stacked over all shards.
         """
         kept = keras.tree.map_structure(
             lambda t: tf.reshape(t, (-1, *t.shape[2:])), kept
@@ -297,7 +300,7 @@ def _cut(batch, num_shards):
     for tensor in tensors(parts):
         size = tensor.shape[0]
         if size is None:
-            # Generators: the size is known when the batch is there.
+            # From a generator, the size is known only when the batch is read.
             tf.debugging.assert_equal(
                 tf.shape(tensor)[0] % num_shards,
                 0,

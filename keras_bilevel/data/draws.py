@@ -1,4 +1,4 @@
-"""Rows of each step, drawn from endless passes over a source and a target."""
+"""Draws the rows of each step from endless passes over source and target."""
 
 import functools
 
@@ -16,7 +16,7 @@ SOURCE = 0
 
 
 class ArraySource:
-    """Batches of arrays: passes over the rows, each permuted anew.
+    """Source batches from arrays, in passes that are permuted anew.
 
     Args:
         columns: Structure `(x, y)` or `(x, y, sample_weight)` of tensors of
@@ -26,12 +26,12 @@ class ArraySource:
         drop_remainder: Boolean, whether a pass leaves out its last, shorter
             batch.
         shuffle: Boolean.
-        steps_per_epoch: Integer, or `None` to make an epoch one pass.
+        steps_per_epoch: Integer, or `None` if an epoch is one pass.
         seed: Integer.
 
     Attributes:
-        cardinality: Integer, batches of an epoch.
-        num_examples: Integer, `n`: ids are below.
+        cardinality: Integer, batches per epoch.
+        num_examples: Integer, `n`. Ids are smaller.
         ids_are_positions: `None`: ids are row numbers.
     """
 
@@ -58,7 +58,7 @@ class ArraySource:
         self.cardinality = steps_per_epoch or self._pass_steps
 
     def steps(self, epoch):
-        """A `tf.data.Dataset` of what `batch` needs, step after step.
+        """A `tf.data.Dataset` with the argument of `batch` for each step.
 
         Args:
             epoch: Scalar integer tensor.
@@ -90,7 +90,7 @@ class ArraySource:
 
 
 class StreamSource:
-    """Batches of a dataset of single examples.
+    """Source batches from a dataset of single examples.
 
     Args:
         dataset: A `tf.data.Dataset` of `(x, y)`, `(x, y, sample_weight)` or
@@ -101,11 +101,11 @@ class StreamSource:
         seed: Integer.
 
     Attributes:
-        cardinality: Integer, batches of an epoch, or what tf.data says where
-            their number is unknown or infinite.
-        num_examples: Integer, ids are below; `None` where that is not known.
-        ids_are_positions: `True` where ids are counted in each epoch, `None`
-            where the dataset has its own.
+        cardinality: Integer, batches per epoch, or tf.data's constant if their
+            number is unknown or infinite.
+        num_examples: Integer. Ids are smaller. `None` if not known.
+        ids_are_positions: `True` if ids are positions, counted in each epoch.
+            `None` if the dataset has its own ids.
     """
 
     def __init__(self, dataset, size, *, drop_remainder, shuffle_buffer, seed):
@@ -118,7 +118,7 @@ class StreamSource:
         self.num_examples = None
         has_ids = len(dataset.element_spec) == 4
         self.ids_are_positions = None if has_ids else True
-        # Negative numbers say "unknown" and "infinite".
+        # Negative numbers mean "unknown" and "infinite".
         if self.cardinality >= 0:
             if not has_ids:
                 self.num_examples = self.cardinality
@@ -127,7 +127,7 @@ class StreamSource:
             )
 
     def steps(self, epoch):
-        """A `tf.data.Dataset` of what `batch` needs, step after step.
+        """A `tf.data.Dataset` with the argument of `batch` for each step.
 
         Args:
             epoch: Scalar integer tensor.
@@ -144,8 +144,8 @@ class StreamSource:
         return (*parts, tf.cast(ids, "int64"))
 
     def _shuffled(self, epoch):
-        # tf.data mixes in the global seed. While a function is traced, as
-        # here, this only sets the seed of that function.
+        # tf.data combines `seed` with the global seed. While a function is
+        # traced, as here, `set_seed` only sets the seed of that function.
         tf.random.set_seed(1)
         seed = tf.numpy_function(self._epoch_seed, [epoch], "int64")
         return self._examples.shuffle(
@@ -159,7 +159,7 @@ class StreamSource:
 
 
 def _num_steps(num_examples, size, drop_remainder):
-    """How many batches a pass over some examples makes."""
+    """The number of batches in a pass over some examples."""
     if drop_remainder:
         return num_examples // size
     return -(-num_examples // size)
@@ -172,9 +172,9 @@ def gather_rows(columns, rows):
 
 # A key that decorrelates the draws of target and source.
 TARGET = 1
-# Steps that are planned at a time where the epoch's length is unknown.
+# Block size, in steps, when the length of the epoch is unknown.
 BLOCK = 1024
-# To make a generator takes as long as to permute about so many examples.
+# Making a generator takes as long as permuting about this many examples.
 ROUND = 1024
 
 
@@ -186,9 +186,9 @@ class TargetDraws:
             shape `(n, ...)`.
         num_examples: Integer, `n`.
         size: Integer, examples of a batch. It may exceed `n`.
-        steps: Integer, batches of an epoch, which goes on where the one
-            before ended. A negative number says that no one knows: then each
-            epoch has passes of its own.
+        steps: Integer, batches per epoch. An epoch goes on where the previous
+            one ended. A negative number means unknown or infinite: then each
+            epoch begins a new pass.
         shuffle: Boolean.
         seed: Integer.
     """
@@ -201,17 +201,17 @@ class TargetDraws:
         self._shuffle = shuffle
         self._seed = seed
         self._num_examples = num_examples
-        # A round is as many passes as one generator draws.
+        # A round is the passes that one generator draws.
         self._round_passes = -(-ROUND // num_examples)
 
     def steps(self, epoch):
-        """A `tf.data.Dataset` of what `batch` needs, step after step.
+        """A `tf.data.Dataset` with the argument of `batch` for each step.
 
         Args:
             epoch: Scalar integer tensor.
 
         Returns:
-            A dataset of `steps` elements, or one without end.
+            A dataset of `steps` elements, or an infinite one.
         """
 
         def draw(block):

@@ -8,8 +8,9 @@ import tensorflow as tf
 
 from keras_bilevel import keras_private
 
-# What the numbers are for: the first of the integers that `generator` takes,
-# so that no two uses (nor a user's own generator of the same seed) draw alike.
+# The use of the random numbers: the first integer of the key of `generator`. So
+# no two uses, nor a user's own generator of the same seed, draw the same
+# numbers.
 SPLIT = 0
 PASS = 1
 EPOCH = 2
@@ -17,7 +18,7 @@ NOISE = 3
 
 
 def fixed_seed(seed):
-    """Checks a seed, or draws one where the user left it open.
+    """Checks a seed, or draws one if it is `None`.
 
     The drawn seed comes from NumPy's global generator, so that
     `keras.utils.set_random_seed` makes it reproducible.
@@ -50,9 +51,10 @@ class EpochCounter:
     """Counts the iterations over a dataset.
 
     The datasets of `keras_bilevel.data` read it whenever an iteration
-    begins, and order their examples by (seed, epoch). A plain second
-    `for batch in dataset` is therefore epoch 1, and a run resumed at epoch
-    `e` sees what the uninterrupted run saw once `set(e)` was called.
+    begins, and order their examples by (seed, epoch). A second
+    `for batch in dataset` is therefore epoch 1. After `set(e)` the next
+    iteration is epoch `e`, so that a resumed run sees the same order as an
+    uninterrupted one.
 
     Example:
 
@@ -87,9 +89,9 @@ class EpochCounter:
 
 
 def epoch_counters(dataset):
-    """The epoch counters behind a dataset.
+    """The epoch counters of a dataset.
 
-    They are found behind further `map`, `prefetch`, `zip` and so on.
+    They are found even after further `map`, `prefetch`, `zip` and so on.
 
     Args:
         dataset: A `tf.data.Dataset`. Anything else has no counters.
@@ -110,7 +112,7 @@ def epoch_counters(dataset):
 
 
 def attached(dataset, name):
-    """What this package has attached to a dataset and to those behind it.
+    """Metadata that this package attached to a dataset or to its inputs.
 
     Args:
         dataset: A `tf.data.Dataset`. Anything else has nothing attached.
@@ -135,7 +137,7 @@ def once_per_epoch(function, output_signature):
 
     Args:
         function: Callable from the number of the epoch to a tuple of NumPy
-            arrays. It is called once, as an iteration begins.
+            arrays. It is called once at the beginning of each iteration.
         output_signature: Tuple of `tf.TensorSpec`, one for each array.
 
     Returns:
@@ -154,14 +156,14 @@ def once_per_epoch(function, output_signature):
 
 
 def each_epoch(steps, batch, cardinality):
-    """A dataset that begins anew, and differently, with each iteration.
+    """A dataset that is ordered anew in each iteration.
 
     Args:
         steps: Function from a scalar tensor, the number of the epoch, to a
-            `tf.data.Dataset` of what each step needs.
-        batch: Function from an element of it to a batch.
-        cardinality: Integer, steps of an epoch, or what tf.data says where
-            their number is unknown.
+            `tf.data.Dataset` with one element per step.
+        batch: Function from such an element to a batch.
+        cardinality: Integer, steps per epoch, or tf.data's constant if their
+            number is unknown or infinite.
 
     Returns:
         A `tf.data.Dataset` of batches with an `epoch_counter`.
@@ -189,7 +191,7 @@ def window(one_pass, pass_steps, begin, steps):
             steps, of shape `(pass_steps, ...)`.
         pass_steps: Integer.
         begin: Integer, the first step.
-        steps: Integer, how many.
+        steps: Integer, the number of steps.
 
     Returns:
         Array of shape `(steps, ...)`.

@@ -24,8 +24,8 @@ def get(identifier):
         A `kb.weighting.Weighting`.
 
     Raises:
-        ValueError: If it is none of these, or its class has no default for
-            something that it needs.
+        ValueError: If it is none of these, or its class has arguments without a
+            default.
 
     Example:
 
@@ -53,7 +53,7 @@ def _named(name):
     cls = _classes().get(name)
     if cls is None:
         return None
-    # Of a Keras layer's class itself, Python reads Keras' own `__new__`.
+    # `signature` of the class of a Keras layer would read Keras' `__new__`.
     arguments = list(inspect.signature(cls.__init__).parameters.values())[1:]
     needed = [
         f"{argument.name}=..."
@@ -72,7 +72,7 @@ def _named(name):
 
 
 def _classes():
-    """Returns a dict of name to class of all that this room exports."""
+    """Returns a dict of name to class of all exported weightings."""
     return {
         re.sub("(?<!^)(?=[A-Z])", "_", cls.__name__).lower(): cls
         for cls in vars(room).values()

@@ -11,7 +11,7 @@ def wrong(where, expected, received, mend=""):
     Args:
         where: String, what is wrong, for instance "argument `x`".
         expected: String.
-        received: What came, or a string that describes it.
+        received: The value, or a string that describes it.
         mend: String, what to do about it. Defaults to `""`.
     """
     return ValueError(

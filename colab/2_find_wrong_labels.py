@@ -29,7 +29,6 @@ import os
 os.environ["KERAS_BACKEND"] = "tensorflow"
 
 import keras
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from sklearn.datasets import load_digits
@@ -118,7 +117,6 @@ And how they look: the lowest scores first, then the highest ones.
 """
 
 kb.report.contact_sheet(history, x_train.reshape(-1, 8, 8), y_train)
-plt.show()
 
 """
 ## With some clean data: SOSELETO
@@ -159,7 +157,6 @@ for name, score in scores.items():
 
 sweep = kb.report.threshold_sweep(history, is_wrong)
 kb.report.plot_threshold_sweep(sweep)
-plt.show()
 
 """
 ## Clean and train again

@@ -166,7 +166,6 @@ tuner.plot_schedules(epochs=EPOCHS, ax=left)
 tuner.plot_progress(ax=right)
 plt.show()
 tuner.plot_density()
-plt.show()
 
 """
 ## What came out

@@ -11,7 +11,7 @@ def wrong(where, expected, received, mend=""):
     Args:
         where: String, what is wrong, for instance "argument `x`".
         expected: String.
-        received: What came, or a string that describes it.
+        received: The value, or a string that describes it.
         mend: String, what to do about it. Defaults to `""`.
     """
     return ValueError(
@@ -36,16 +36,23 @@ def check_integer(name, value, least, mend=""):
 
 def check_share(name, value):
     """Returns a value as a `float`, if it is in [0, 1]."""
-    if not 0 <= value <= 1:
+    if not _is_number(value) or not 0 <= value <= 1:
         raise wrong_argument(name, value, "a float in [0, 1], a share")
     return float(value)
 
 
-def check_positive(name, value):
-    """Returns a value as a `float`, if it is finite and above 0."""
-    if not 0 < value < float("inf"):
-        raise wrong_argument(name, value, "a finite float > 0")
-    return float(value)
+def check_positive(name, value, or_zero=False):
+    """Returns a value as a `float`, if it is finite and above 0, or 0."""
+    if _is_number(value) and 0 < value < float("inf"):
+        return float(value)
+    if _is_number(value) and or_zero and value == 0:
+        return 0.0
+    expected = f"a finite float {'>=' if or_zero else '>'} 0"
+    raise wrong_argument(name, value, expected)
+
+
+def _is_number(value):
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def check_numbers(name, values, low=-np.inf, high=np.inf):

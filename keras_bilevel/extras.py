@@ -1,14 +1,14 @@
-"""Libraries that come with extras of this package."""
+"""Imports of libraries that are installed by extras of this package."""
 
 import importlib
 
 
 def import_extra(module, extra):
-    """Returns a module of a library that comes with an extra.
+    """Imports a module of a library that is installed by an extra.
 
     Args:
         module: Name of the module.
-        extra: Name of the extra, for the error where it is missing.
+        extra: Name of the extra, for the error if the library is missing.
     """
     try:
         return importlib.import_module(module)
@@ -30,8 +30,8 @@ def axes_or_new(ax, figsize=(6, 4), extra="plots"):
     """
     if ax is not None:
         return ax
-    # Notebooks show a figure of pyplot by themselves, and no other where Axes
-    # are returned.
+    # Notebooks show figures of pyplot automatically. If Axes are returned, they
+    # show no other figures.
     pyplot = import_extra("matplotlib.pyplot", extra)
     return pyplot.subplots(figsize=figsize, layout="constrained")[1]
 

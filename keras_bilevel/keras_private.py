@@ -1,19 +1,19 @@
 """Every private name of Keras, TensorFlow and KerasTuner that is used here.
 
-Each has a function or a class of its own, which says what would replace it.
-All were seen to work with Keras 3.12 to 3.15, TensorFlow 2.18 to 2.21 and
-KerasTuner 1.4.8. `tests/keras_private_test.py` runs through them and names the
-one that is gone; no other module of the package knows a private name.
+Each has a function or a class of its own. Comments say which public API would
+replace it. All of them work with Keras 3.12 to 3.15, TensorFlow 2.18 to 2.21
+and KerasTuner 1.4.8. `tests/keras_private_test.py` tests each of them by name.
+No other module of the package uses a private name.
 """
 
 from keras.src.trainers.compile_utils import CompileLoss
 
-# What Keras hangs on tensors: masks of time steps, and what a softmax or
-# sigmoid was made of, which losses prefer to it.
+# What Keras attaches to tensors: masks of time steps, and the logits of a
+# softmax or sigmoid, which losses prefer to its output.
 _COMPANIONS = ("_keras_mask", "_keras_logits")
 
 
-# Layers and their state. Public would be a recursive `Layer.layers`.
+# Layers and their state. A public, recursive `Layer.layers` would do.
 
 
 def all_layers(network, include_self=True):
@@ -37,9 +37,9 @@ def seed_generators(layer):
 
 
 def structure_of(network, end):
-    """Returns inputs or outputs of a graph in the structure of the user.
+    """Returns inputs or outputs of a network in the user's structure.
 
-    Public are the flat `network.inputs` and `network.outputs`.
+    The public `network.inputs` and `network.outputs` are flat.
 
     Args:
         network: `keras.Model` with inputs and outputs.
@@ -50,7 +50,7 @@ def structure_of(network, end):
     return getattr(network, end)[0] if structure is None else structure
 
 
-# Tensors. Public would be a getter of masks in `keras.ops`.
+# Tensors. A public getter of masks in `keras.ops` would do.
 
 
 def mask_of(tensor):
@@ -63,21 +63,21 @@ def set_mask(tensor, mask):
 
 
 def map_companions(function, tensor, result):
-    """Gives a result what a function makes of a tensor's mask and logits."""
+    """Maps the mask and logits of a tensor, and attaches them to a result."""
     for name in _COMPANIONS:
         if getattr(tensor, name, None) is not None:
             setattr(result, name, function(getattr(tensor, name)))
     return result
 
 
-# Compiled losses. Public would be a way to ask a model for the losses of its
-# outputs, and to give a loss weights of another rank.
+# Compiled losses. Two public ways would do: to ask a model for the losses of
+# its outputs, and to give a loss weights of another rank.
 
 
 class CompiledLosses(CompileLoss):
-    """The compiled losses of a model, each loss and tracker of our kind.
+    """The compiled losses of a model, with our own losses and trackers.
 
-    Keras finds out which loss belongs to which output.
+    Keras still matches losses and outputs.
 
     Args:
         loss: As for `compile`.
@@ -104,12 +104,12 @@ class CompiledLosses(CompileLoss):
 
 
 def compiled_losses(model):
-    """Returns what `compile` has made of a model's loss, or `None`."""
+    """Returns the compiled losses of a model, or `None`."""
     return model._compile_loss
 
 
 def loss_entries(compiled):
-    """Returns the parts of compiled losses, which are built.
+    """Returns the entries of compiled losses that are built.
 
     Each has a `path` in the predictions, a `loss`, its `loss_weights` and a
     `name`.
@@ -136,7 +136,7 @@ def call_each_loss(compiled, functions, *arguments):
 
 
 def loss_options(loss):
-    """Returns the arguments of the function of a loss, a dict."""
+    """Returns a dict of the arguments with which a loss calls its function."""
     return getattr(loss, "_fn_kwargs", {})
 
 
@@ -144,7 +144,7 @@ def set_compiled(model, losses=None, tracker=None):
     """Gives a compiled model other losses, and another tracker of its loss."""
     if losses is not None:
         model._compile_loss = losses
-    # Keras tracks what is set in the ordinary way.
+    # Bypasses the attribute tracking of Keras.
     object.__setattr__(model, "_loss_tracker", tracker)
 
 
@@ -161,14 +161,14 @@ def share_compiled(model, network):
         object.__setattr__(network, name, getattr(model, name))
 
 
-# What a trainer does. Public would be hooks of `keras.Model` of this kind.
+# Steps of a trainer. Public hooks of this kind in `keras.Model` would do.
 
 
 class TrainerHooks:
-    """Names what `keras.Model` does in private; a mixin before it."""
+    """Gives private hooks of `keras.Model` public names; a mixin before it."""
 
     def wrap_step(self, step):
-        """Returns what is to run in place of a step of any kind."""
+        """Returns the function to run in place of a step of any kind."""
         return step
 
     def build_on_first_batch(self, iterator, data_batch):
@@ -176,7 +176,7 @@ class TrainerHooks:
         super()._maybe_symbolic_build(iterator, data_batch)
 
     def logs_of_epoch(self, logs):
-        """Returns what is shown of an epoch, from the logs of its last step."""
+        """Returns the logs of an epoch, from the logs of its last step."""
         return super()._get_metrics_result_or_logs(logs)
 
     def _make_function(self, step_function):
@@ -200,7 +200,7 @@ def build_symbolically(model, batch):
 
 
 def without_model(callback):
-    """Returns the attributes of a callback that is in `fit` of no model."""
+    """Returns the attributes of a callback, without its model."""
     return {**vars(callback), "_model": None}
 
 
@@ -210,7 +210,7 @@ def without_model(callback):
 def inputs_of(dataset):
     """Returns the datasets that a dataset is made of.
 
-    Nothing public leads from a dataset to those behind it.
+    There is no public way from a dataset to its inputs.
     """
     inputs = getattr(dataset, "_inputs", None)
     return inputs() if callable(inputs) else []
@@ -226,22 +226,22 @@ def registered_gradient(operation):
 
 
 def unregister_gradient(operation):
-    """Makes room for another gradient; `tf.RegisterGradient` is public."""
+    """Removes a gradient, so that `tf.RegisterGradient` can set another one."""
     del _gradient_registry()._registry[operation]
 
 
 def _gradient_registry():
-    # Here alone: Keras may run on another backend one day.
+    # Imported here alone: Keras may run on another backend one day.
     from tensorflow.python.framework import ops
 
     return ops.gradient_registry
 
 
-# KerasTuner writes its files in place, and stops at half a file.
+# KerasTuner writes files in place, and fails to read an incomplete one.
 
 
 class OracleHooks:
-    """Names where an oracle puts its files; a mixin before `Oracle`."""
+    """Gives public names to an oracle's files; a mixin before `Oracle`."""
 
     def oracle_file(self):
         return self._get_oracle_fname()

@@ -43,7 +43,7 @@ def test_notebook_runs_at_its_small_setting(source, tmp_path):
     cells = json.loads((tmp_path / "run.ipynb").read_text())["cells"]
     outputs = [o for cell in cells for o in cell.get("outputs", [])]
     assert any(output["output_type"] == "stream" for output in outputs)
-    has_figures = "matplotlib" in source.read_text()
+    has_figures = "plot" in source.read_text()
     assert has_figures == any("image/png" in o.get("data", {}) for o in outputs)
 
 

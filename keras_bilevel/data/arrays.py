@@ -1,4 +1,4 @@
-"""Examples in memory as dense arrays, whatever they came as."""
+"""Reads examples in memory as dense NumPy arrays."""
 
 import math
 import numbers
@@ -10,23 +10,22 @@ import tensorflow as tf
 from keras_bilevel.checks import check_integer
 from keras_bilevel.checks import wrong
 
-# The kinds of NumPy arrays that may hold text, and those that hold dates.
+# The kinds of NumPy dtypes that may hold text, and those of dates.
 TEXT = "OSU"
 DATES = "Mm"
 
 
 def read_dense(data, where):
-    """An array, a tensor, numbers in lists, or a pandas object as an array.
+    """Converts an array, a tensor, a list or a pandas object to NumPy.
 
-    Rows count by position, whatever the index of a pandas object. The columns
-    of a `DataFrame` become one array, of floats unless all are integers or
-    all booleans. Categories are what they stand for. NaN stays NaN, but what
-    is missing where no float could be is an error, and so is all that is not
-    dense.
+    The index of a pandas object is ignored. The columns of a `DataFrame` become
+    one array, of floats unless all are integers or all booleans. Categories
+    become the values that they stand for. NaN stays NaN. Other missing values
+    are an error, and so are sparse and ragged data.
 
     Args:
-        data: The array.
-        where: String, how messages call it, for instance "argument `x`".
+        data: The data, numbers or text.
+        where: String, its name in error messages, for instance "argument `x`".
 
     Returns:
         NumPy array; floats are of `keras.config.floatx()`.
@@ -79,7 +78,7 @@ def is_text(array):
 
 
 def _mend_of_sparse(data):
-    """What makes sparse or ragged data a dense array; else `None`."""
+    """Advice on how to make sparse or ragged data dense, or `None`."""
     if isinstance(data, tf.SparseTensor):
         return "Pass `tf.sparse.to_dense(...)` of it."
     if isinstance(data, tf.RaggedTensor):
@@ -115,7 +114,8 @@ def _read_frame(frame, where):
 
 
 def _check_nothing_missing(series, where):
-    # In what NumPy knows, NaN is a number, and what is none shows later.
+    # Only for pandas' own dtypes. With NumPy's, a missing value is NaN or an
+    # object, which is checked later.
     is_known = isinstance(series.dtype, np.dtype)
     missing = 0 if is_known else int(np.sum(series.isna()))
     if missing:
@@ -129,14 +129,14 @@ def _check_nothing_missing(series, where):
 
 
 def _from_objects(array):
-    """An array of objects as numbers, where they are numbers."""
+    """Converts an array of objects to numbers, if they are numbers."""
     if is_text(array):
         return array
     # Objects may be arrays themselves, as in a column of embeddings.
     values = np.array(array.tolist())
     if all(isinstance(v, numbers.Number) for v in array.ravel()):
         return values if values.dtype.kind != "O" else array.astype("float64")
-    # NumPy would make text of a number beside text.
+    # NumPy would turn a number beside text into text.
     return array if values.dtype.kind in TEXT else values
 
 
@@ -149,18 +149,18 @@ def are_arrays(data):
 
 
 def unpack_arrays(name, data):
-    """The parts of `(x, y)` or `(x, y, sample_weight)`.
+    """Reads the parts of `(x, y)` or `(x, y, sample_weight)`.
 
     Args:
-        name: String, the argument that `data` came as.
-        data: Tuple of what `read_examples` reads.
+        name: String, the name of the argument.
+        data: Tuple of the arguments of `read_examples`.
 
     Returns:
-        A tuple of `(x, y, sample_weight)`, of which sample weights may be
-        `None`, and of how many examples there are.
+        A tuple of `(x, y, sample_weight)` and the number of examples. Sample
+        weights may be `None`.
 
     Raises:
-        ValueError: If `data` is no such tuple.
+        ValueError: If `data` is not such a tuple.
     """
     if not isinstance(data, tuple) or len(data) not in (2, 3):
         raise ValueError(
@@ -174,23 +174,23 @@ def unpack_arrays(name, data):
 
 
 def read_examples(x, y, sample_weight=None, name=None):
-    """Inputs, labels and weights as NumPy arrays, see `read_dense`.
+    """Converts inputs, labels and weights to NumPy, see `read_dense`.
 
     Args:
         x: Inputs: an array or a structure of arrays. A `pandas.Series`
             becomes a column, as in Keras.
         y: Labels: an array or a structure of arrays.
-        sample_weight: `None`; an array; or a structure of arrays as `y` is,
-            in which `None` stands for ones.
-        name: String, the argument that all came in. Defaults to `None`: each
-            is an argument of its own.
+        sample_weight: `None`, an array, or a structure of arrays like `y`, in
+            which `None` stands for ones.
+        name: String, the argument that holds all of them. Defaults to `None`:
+            each is an argument of its own.
 
     Returns:
         A tuple `(x, y, sample_weight)` of structures of arrays of shape
         `(n, ...)`. Sample weights may be `None`.
 
     Raises:
-        ValueError: If something is no dense array of numbers (inputs may be
+        ValueError: If a part is not a dense array of numbers (inputs may be
             text), if labels or weights are missing, or if lengths differ.
     """
     where = {
@@ -217,7 +217,7 @@ def read_examples(x, y, sample_weight=None, name=None):
 
 def _read(data, where, series_are_columns=False):
     def read(part):
-        # `traverse` goes on to the members of that for which it gets `None`.
+        # `traverse` visits the members of a structure if this returns `None`.
         if part is None or keras.tree.is_nested(part) and not _is_list(part):
             return None
         array = read_dense(part, where)
@@ -229,7 +229,7 @@ def _read(data, where, series_are_columns=False):
 
 
 def _is_list(part):
-    """Whether a list holds numbers; one of arrays is of several inputs."""
+    """Whether this is a list of numbers; one of arrays has several inputs."""
     leaves = _arrays(part)
     is_list = isinstance(part, (list, tuple)) and bool(leaves)
     return is_list and all(map(is_scalar, leaves))
@@ -258,12 +258,12 @@ def _check_lengths(parts, name):
 
 
 def check_outputs(y, sample_weight, where):
-    """Raises a `ValueError` unless outputs have one weight array, or each one.
+    """Raises a `ValueError` unless weights are one array, or one per output.
 
     Args:
         y: Structure of labels.
         sample_weight: Structure of weights.
-        where: String, how messages call the weights.
+        where: String, the name of the weights in error messages.
     """
     outputs, weights = _names(y), _names(sample_weight)
     if weights is None or weights == outputs:
@@ -283,7 +283,7 @@ def check_outputs(y, sample_weight, where):
 
 
 def _names(structure):
-    """The keys or places of what is in a structure; `None` for an array."""
+    """The keys or positions of a structure's members; `None` for an array."""
     if not keras.tree.is_nested(structure):
         return None
     is_dict = isinstance(structure, dict)
@@ -291,13 +291,13 @@ def _names(structure):
 
 
 def check_steps(steps):
-    """Raises a `ValueError` unless `steps_per_epoch` is one or `None`."""
+    """Raises a `ValueError` unless `steps_per_epoch` is valid or `None`."""
     if steps is not None:
         check_integer("steps_per_epoch", steps, 1)
 
 
 def check_no_steps(steps):
-    """Raises a `ValueError` if a dataset came with `steps_per_epoch`."""
+    """Raises a `ValueError` if `steps_per_epoch` is given with a dataset."""
     if steps is not None:
         raise ValueError(
             "Invalid value for argument `steps_per_epoch`. It is for arrays; "
@@ -331,7 +331,7 @@ def split_off_tail(arrays, validation_split):
 
 
 def read_validation(validation_data):
-    """Returns `validation_data` with arrays read as those of training are."""
+    """Reads arrays in `validation_data` in the same way as training data."""
     is_tuple = isinstance(validation_data, (list, tuple))
     if not is_tuple or len(validation_data) not in (2, 3):
         return validation_data
@@ -341,7 +341,7 @@ def read_validation(validation_data):
 
 
 def array_columns(x, y, sample_weight, num_examples, ids):
-    """The structure of tensors of which super-batches are gathered.
+    """The structure of tensors from which batches are gathered.
 
     Args:
         x: Inputs, a structure of arrays of shape `(n, ...)`.

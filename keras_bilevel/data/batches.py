@@ -1,4 +1,4 @@
-"""What a batch is made of, checked before the first step."""
+"""The parts of a batch, and checks of them before the first step."""
 
 import dataclasses
 from typing import Any
@@ -29,7 +29,7 @@ class Batch:
 
 
 def examples(data):
-    """Returns the `Batch` in `x`, `(x, y)`, `(x, y, w)` or `(x, y, w, ids)`."""
+    """Returns `x`, `(x, y)`, `(x, y, w)` or `(x, y, w, ids)` as a `Batch`."""
     data = data if isinstance(data, tuple) else (data,)
     return Batch(*data, *[None] * (2 - len(data)))
 
@@ -70,7 +70,7 @@ def is_source_and_target(data):
 
 
 def check_labels(data):
-    """Raises `ValueError` for labels of text, and outputs without weights.
+    """Raises `ValueError` for text labels, or weights that miss an output.
 
     Args:
         data: A batch, or the specs of one, or arrays `(x, y[, w])`.
@@ -98,14 +98,9 @@ def is_dataset(data):
     return isinstance(data, tf.data.Dataset)
 
 
-def ranks(dataset):
-    """Returns the number of axes of each tensor in a batch, a list."""
-    return [s.shape.rank for s in keras.tree.flatten(dataset.element_spec)]
-
-
 def sharded_by_data(dataset):
-    """Returns a dataset of which each worker takes its part of a batch."""
-    # Left alone, tf.data may give each worker files of its own.
+    """Returns a dataset that gives each worker its part of every batch."""
+    # By default, tf.data may give each worker different files.
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = (
         tf.data.experimental.AutoShardPolicy.DATA
@@ -114,7 +109,7 @@ def sharded_by_data(dataset):
 
 
 def with_ids_checked(dataset, num_examples):
-    """Returns source and target batches that fail on ids out of range."""
+    """Returns a dataset of pairs that raises for source ids out of range."""
 
     def check(source, target):
         *parts, ids = source
@@ -128,7 +123,7 @@ def check_ids(ids, num_examples):
 
     Args:
         ids: Integer tensor of shape `(batch_size,)`.
-        num_examples: Integer, or `None` where any id will do.
+        num_examples: Integer, or `None` if any id is valid.
     """
     if num_examples is None:
         return ids
@@ -148,26 +143,26 @@ def check_ids(ids, num_examples):
 
 
 def batch_size_of(spec):
-    """Returns the size of batches of a spec, `None` where it may vary."""
+    """Returns the batch size of a spec, `None` if it may vary."""
     shapes = [leaf.shape for leaf in keras.tree.flatten(spec)]
     sizes = [shape[0] for shape in shapes if shape.rank]
     return None if None in sizes or not sizes else sizes[0]
 
 
 def tensors(structure):
-    """Returns the tensors in a structure, without its empty places."""
+    """Returns the tensors in a structure, without `None`."""
     return [t for t in keras.tree.flatten(structure) if t is not None]
 
 
 def map_tensors(function, structure):
-    """Maps the tensors in a structure and leaves `None` where it is."""
+    """Maps the tensors in a structure, and keeps `None`."""
     return keras.tree.map_structure(
         lambda t: None if t is None else function(t), structure
     )
 
 
 def map_rows(function, y_pred):
-    """Maps predictions together with what Keras' losses look for on them.
+    """Maps predictions, and the Keras masks and logits attached to them.
 
     Args:
         function: Callable of a tensor, which acts on its rows.
@@ -182,7 +177,7 @@ def map_rows(function, y_pred):
 def unstack(structure, count):
     """Returns a list with the `count` rows of a structure of tensors.
 
-    Masks and logits are cut with their predictions.
+    Masks and logits are split with their predictions.
     """
     rows = {}
 
@@ -195,14 +190,14 @@ def unstack(structure, count):
 
 
 def get_masks(y_pred):
-    """Returns the Keras masks of predictions, a dict of place to mask."""
+    """Returns the Keras masks of predictions, a dict of position to mask."""
     places = enumerate(keras.tree.flatten(y_pred))
     masks = {place: keras_private.mask_of(t) for place, t in places}
     return {place: mask for place, mask in masks.items() if mask is not None}
 
 
 def set_masks(y_pred, masks):
-    """Gives predictions the masks that `get_masks` found on their like."""
+    """Attaches masks from `get_masks` to predictions of the same structure."""
     tensors = keras.tree.flatten(y_pred)
     for place, mask in masks.items():
         keras_private.set_mask(tensors[place], mask)

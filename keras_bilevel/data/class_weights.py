@@ -1,4 +1,4 @@
-"""`class_weight` as sample weights, of all batches that a method takes."""
+"""`class_weight` as sample weights, for all kinds of batches."""
 
 import numbers
 
@@ -13,16 +13,15 @@ from keras_bilevel.data.labels import is_one_hot
 def weighted(dataset, class_weight):
     """Multiplies sample weights by the weights of the classes.
 
-    Of source and target batches the source's examples are weighed, which are
-    what is learned from. The factors have the shape of the labels, without a
-    last axis that is one-hot or soft, or of length 1. Whether the last axis of
-    labels is one-hot, or one of tokens or pixels that have a class each, is
-    read from the first batch.
+    In source and target batches, only the source examples are weighed. The
+    factors have the shape of the labels, without a last axis of one-hot or soft
+    labels, or of length 1. The first batch decides whether the last axis holds
+    one-hot labels, or tokens or pixels with a class each.
 
     Args:
         dataset: A `tf.data.Dataset` of batches.
-        class_weight: Dictionary of integers, the classes, to floats. Other
-            classes weigh 1.
+        class_weight: Dictionary of integer classes to floats. Other classes
+            weigh 1.
 
     Returns:
         A `tf.data.Dataset` of batches with sample weights.
@@ -72,7 +71,7 @@ def _read(class_weight):
 
 
 def _to_classes(labels):
-    """The function that makes integers of batches of labels.
+    """The function that converts a batch of labels to integer classes.
 
     Args:
         labels: A `tf.data.Dataset` of tensors of shape `(batch_size, ...)`.
@@ -98,7 +97,7 @@ def _to_classes(labels):
         return whole
     if spec.shape[-1] == 1:
         return column
-    # One-hot labels and tokens look alike: only the numbers tell.
+    # One-hot labels and tokens may have the same shape: look at the values.
     for y in labels.take(1).as_numpy_iterator():
         if y.shape[-1] == 1:
             return column
@@ -126,7 +125,7 @@ def _look_up(labels, classes, weights):
 
 
 def _product(sample_weight, factors):
-    """Weights times factors, of which one may have more numbers an example."""
+    """Weights times factors; one of them may have a lower rank."""
     if sample_weight is None:
         return factors
     both = [tf.cast(sample_weight, factors.dtype), factors]

@@ -1,4 +1,4 @@
-"""Rows of each step, drawn from endless passes over a source and a target."""
+"""Draws the rows of each step from endless passes over source and target."""
 
 import functools
 
@@ -17,7 +17,7 @@ SOURCE = 0
 
 
 class ArraySource:
-    """Batches of arrays: passes over the rows, each permuted anew.
+    """Source batches from arrays, in passes that are permuted anew.
 
     Args:
         columns: Structure `(x, y)` or `(x, y, sample_weight)` of tensors of
@@ -27,7 +27,7 @@ class ArraySource:
         drop_remainder: Boolean, whether a pass leaves out its last, shorter
             batch.
         shuffle: Boolean.
-        steps_per_epoch: Integer, or `None` to make an epoch one pass.
+        steps_per_epoch: Integer, or `None` if an epoch is one pass.
         seed: Integer.
 
     Attributes:
@@ -59,7 +59,7 @@ class ArraySource:
         self.cardinality = steps_per_epoch or self._pass_steps
 
     def steps(self, epoch):
-        """A `tf.data.Dataset` of what `batch` needs, step after step.
+        """A `tf.data.Dataset` with the argument of `batch` for each step.
 
         Args:
             epoch: Scalar integer tensor.
@@ -91,7 +91,7 @@ class ArraySource:
 
 
 class StreamSource:
-    """Batches of a dataset of single examples.
+    """Source batches from a dataset of single examples.
 
     Args:
         dataset: A `tf.data.Dataset` of `(x, y)`, `(x, y, sample_weight)` or
@@ -125,7 +125,7 @@ class StreamSource:
             )
 
     def steps(self, epoch):
-        """A `tf.data.Dataset` of what `batch` needs, step after step.
+        """A `tf.data.Dataset` with the argument of `batch` for each step.
 
         Args:
             epoch: Scalar integer tensor.
@@ -142,8 +142,8 @@ class StreamSource:
         return (*parts, tf.cast(ids, "int64"))
 
     def _shuffled(self, epoch):
-        # tf.data mixes in the global seed. While a function is traced, as
-        # here, this only sets the seed of that function.
+        # tf.data combines `seed` with the global seed. While a function is
+        # traced, as here, `set_seed` only sets the seed of that function.
         tf.random.set_seed(1)
         seed = tf.numpy_function(self._epoch_seed, [epoch], "int64")
         return self._examples.shuffle(
@@ -157,7 +157,7 @@ class StreamSource:
 
 
 def _num_steps(num_examples, size, drop_remainder):
-    """How many batches a pass over some examples makes."""
+    """The number of batches in a pass over some examples."""
     if drop_remainder:
         return num_examples // size
     return -(-num_examples // size)
@@ -170,9 +170,9 @@ def gather_rows(columns, rows):
 
 # A key that decorrelates the draws of target and source.
 TARGET = 1
-# Steps that are planned at a time where the epoch's length is unknown.
+# Block size, in steps, when the length of the epoch is unknown.
 BLOCK = 1024
-# To make a generator takes as long as to permute about so many examples.
+# Making a generator takes as long as permuting about this many examples.
 ROUND = 1024
 
 
@@ -184,9 +184,9 @@ class TargetDraws:
             shape `(n, ...)`.
         num_examples: Integer, `n`.
         size: Integer, examples of a batch. It may exceed `n`.
-        steps: Integer, batches of an epoch, which goes on where the one
-            before ended. A negative number says that no one knows: then each
-            epoch has passes of its own.
+        steps: Integer, batches per epoch. An epoch goes on where the previous
+            one ended. A negative number means unknown or infinite: then each
+            epoch begins a new pass.
         shuffle: Boolean.
         seed: Integer.
     """
@@ -199,17 +199,17 @@ class TargetDraws:
         self._shuffle = shuffle
         self._seed = seed
         self._num_examples = num_examples
-        # A round is as many passes as one generator draws.
+        # A round is the passes that one generator draws.
         self._round_passes = -(-ROUND // num_examples)
 
     def steps(self, epoch):
-        """A `tf.data.Dataset` of what `batch` needs, step after step.
+        """A `tf.data.Dataset` with the argument of `batch` for each step.
 
         Args:
             epoch: Scalar integer tensor.
 
         Returns:
-            A dataset of `steps` elements, or one without end.
+            A dataset of `steps` elements, or an infinite one.
         """
 
         def draw(block):

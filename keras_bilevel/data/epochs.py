@@ -10,8 +10,9 @@ import tensorflow as tf
 
 from keras_bilevel import keras_private
 
-# What the numbers are for: the first of the integers that `generator` takes,
-# so that no two uses (nor a user's own generator of the same seed) draw alike.
+# The use of the random numbers: the first integer of the key of `generator`. So
+# no two uses, nor a user's own generator of the same seed, draw the same
+# numbers.
 SPLIT = 0
 PASS = 1
 EPOCH = 2
@@ -19,7 +20,7 @@ NOISE = 3
 
 
 def fixed_seed(seed):
-    """Checks a seed, or draws one where the user left it open.
+    """Checks a seed, or draws one if it is `None`.
 
     The drawn seed comes from NumPy's global generator, so that
     `keras.utils.set_random_seed` makes it reproducible.
@@ -52,9 +53,10 @@ class EpochCounter:
     """Counts the iterations over a dataset.
 
     The datasets of `keras_bilevel.data` read it whenever an iteration
-    begins, and order their examples by (seed, epoch). A plain second
-    `for batch in dataset` is therefore epoch 1, and a run resumed at epoch
-    `e` sees what the uninterrupted run saw once `set(e)` was called.
+    begins, and order their examples by (seed, epoch). A second
+    `for batch in dataset` is therefore epoch 1. After `set(e)` the next
+    iteration is epoch `e`, so that a resumed run sees the same order as an
+    uninterrupted one.
 
     Example:
 
@@ -89,9 +91,9 @@ class EpochCounter:
 
 
 def epoch_counters(dataset):
-    """The epoch counters behind a dataset.
+    """The epoch counters of a dataset.
 
-    They are found behind further `map`, `prefetch`, `zip` and so on.
+    They are found even after further `map`, `prefetch`, `zip` and so on.
 
     Args:
         dataset: A `tf.data.Dataset`. Anything else has no counters.
@@ -159,7 +161,7 @@ def once_per_epoch(function, output_signature):
 
     Args:
         function: Callable from the number of the epoch to a tuple of NumPy
-            arrays. It is called once, as an iteration begins.
+            arrays. It is called once at the beginning of each iteration.
         output_signature: Tuple of `tf.TensorSpec`, one for each array.
 
     Returns:
@@ -214,7 +216,7 @@ def window(one_pass, pass_steps, begin, steps):
             steps, of shape `(pass_steps, ...)`.
         pass_steps: Integer.
         begin: Integer, the first step.
-        steps: Integer, how many.
+        steps: Integer, the number of steps.
 
     Returns:
         Array of shape `(steps, ...)`.

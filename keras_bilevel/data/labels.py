@@ -6,7 +6,7 @@ import tensorflow as tf
 
 
 def is_one_hot(labels):
-    """Whether each row has a single 1 and else only zeros.
+    """Whether each row has a single 1 and otherwise zeros.
 
     Args:
         labels: Array of shape `(n, num_classes)`.
@@ -44,8 +44,8 @@ def read_class_ids(name, labels):
     """Returns the class of each example, or raises `ValueError`.
 
     Args:
-        name: String, what the user calls the labels.
-        labels: What `class_ids` takes, or what NumPy makes it of.
+        name: String, the name of the argument.
+        labels: What `class_ids` takes, or what NumPy converts to it.
 
     Returns:
         Integer array of shape `(n,)`.
@@ -64,11 +64,11 @@ def read_class_ids(name, labels):
 
 
 def traced_class_ids(labels):
-    """The class of each example, in a graph, where numbers are not known.
+    """The class of each example, in a graph, where values are unknown.
 
     Args:
-        labels: Tensor of what `class_ids` takes. Vectors are taken for
-            one-hot, whatever is in them.
+        labels: Tensor like the arrays that `class_ids` takes. Vectors are
+            assumed to be one-hot.
 
     Returns:
         int64 tensor of shape `(n,)`.
@@ -242,7 +242,8 @@ def _check_label_spec(dataset):
         return
     if spec.shape.rank != 1 or not (discrete or spec.dtype.is_floating):
         raise _wrong_labels(f"dtype {spec.dtype.name} and shape {spec.shape}")
-    # Soft labels and batches look alike: only the numbers tell.
+    # One-hot labels, soft labels and batches have the same shape: look at the
+    # values.
     for _, label, *_ in dataset.take(1):
         if class_ids(label.numpy()[None]) is None:
             raise _wrong_labels(f"{label.numpy()}")

@@ -19,15 +19,15 @@ from keras_bilevel.data.labels import read_class_ids
 
 
 def symmetric(labels, fraction, num_classes=None, *, exact=True, seed=None):
-    """Replaces labels by uniformly drawn other ones.
+    """Replaces labels by other classes, drawn uniformly.
 
     Args:
         labels: Integer array of shape `(n,)` or `(n, 1)`, or one-hot array of
             shape `(n, num_classes)`.
         fraction: Float in `[0, 1]`, the share of labels to replace.
         num_classes: Integer. Defaults to `None`: the width of one-hot
-            labels, or the largest label plus one. Labels that do not start
-            at 0, such as -1 and 1, are the classes themselves.
+            labels, or the largest label plus one. If labels do not start at 0,
+            such as -1 and 1, the classes are the labels that occur.
         exact: Boolean. `True` replaces exactly `round(fraction * n_c)` of the
             `n_c` labels of each class, as in the paper; `False` replaces each
             label independently with probability `fraction`. Defaults to
@@ -68,8 +68,8 @@ def pair_flip(labels, fraction, num_classes=None, *, exact=True, seed=None):
             shape `(n, num_classes)`.
         fraction: Float in `[0, 1]`, the share of labels to replace.
         num_classes: Integer. Defaults to `None`: the width of one-hot
-            labels, or the largest label plus one. Labels that do not start
-            at 0, such as -1 and 1, are the classes themselves.
+            labels, or the largest label plus one. If labels do not start at 0,
+            such as -1 and 1, the classes are the labels that occur.
         exact: Boolean. `True` replaces exactly `round(fraction * n_c)` of the
             `n_c` labels of each class, `False` each label independently with
             probability `fraction`. Defaults to `True`.
@@ -93,7 +93,7 @@ def pair_flip(labels, fraction, num_classes=None, *, exact=True, seed=None):
 
 
 def uniform(labels, num_classes=None, *, seed=None):
-    """Replaces all labels by uniformly drawn ones.
+    """Replaces all labels by classes drawn uniformly.
 
     About one in `num_classes` labels stays right by chance.
 
@@ -101,8 +101,8 @@ def uniform(labels, num_classes=None, *, seed=None):
         labels: Integer array of shape `(n,)` or `(n, 1)`, or one-hot array of
             shape `(n, num_classes)`.
         num_classes: Integer. Defaults to `None`: the width of one-hot
-            labels, or the largest label plus one. Labels that do not start
-            at 0, such as -1 and 1, are the classes themselves.
+            labels, or the largest label plus one. If labels do not start at 0,
+            such as -1 and 1, the classes are the labels that occur.
         seed: Non-negative integer. `None` draws one. Defaults to `None`.
 
     Returns:
@@ -126,8 +126,8 @@ def confusion(labels, matrix, *, seed=None):
     Args:
         labels: Integer array of shape `(n,)` or `(n, 1)`, or one-hot array of
             shape `(n, num_classes)`.
-        matrix: Float array of shape `(num_classes, num_classes)`: in row `i`
-            the probabilities of what becomes of label `i`.
+        matrix: Float array of shape `(num_classes, num_classes)`: row `i` has
+            the probabilities of the classes that replace label `i`.
         seed: Non-negative integer. `None` draws one. Defaults to `None`.
 
     Returns:
@@ -159,8 +159,8 @@ def confusion(labels, matrix, *, seed=None):
 def random_confusion_matrix(num_classes, fraction, seed=None):
     """A confusion matrix with random mistakes.
 
-    The diagonal is `1 - fraction`; the rest of each row is spread over the
-    other classes at random, uniformly among all ways to do so (the paper
+    The diagonal is `1 - fraction`. The rest of each row is spread over the
+    other classes by a draw from the uniform Dirichlet distribution (the paper
     says "chosen randomly").
 
     Args:
@@ -197,8 +197,8 @@ def pixel_permutation(images, *, per_image=True, seed=None):
     Args:
         images: Array of shape `(n, height, width)` or
             `(n, height, width, channels)`.
-        per_image: Boolean. `True` permutes each image in its own fixed way,
-            `False` all in the same. Defaults to `True`.
+        per_image: Boolean. `True` permutes each image in a different way,
+            `False` all images in the same way. Defaults to `True`.
         seed: Non-negative integer. `None` draws one. Defaults to `None`.
 
     Returns:
@@ -240,11 +240,11 @@ def pixel_permutation(images, *, per_image=True, seed=None):
 
 
 def predicted(model, x, labels, *, batch_size=32, seed=None):
-    """Replaces all labels by what a network takes them for.
+    """Replaces all labels by the predictions of a network.
 
-    The network runs as in training, with dropout, so that it makes more
-    mistakes, of a kind that people make too. Its variables, such as the
-    moving statistics of `BatchNormalization`, are left as they were.
+    The network runs in training mode, with dropout. So it makes more mistakes,
+    which are of a kind that people make too. Its variables, such as the moving
+    statistics of `BatchNormalization`, are left as they were.
 
     Args:
         model: A Keras model with outputs of shape `(n, num_classes)`.
@@ -261,8 +261,8 @@ def predicted(model, x, labels, *, batch_size=32, seed=None):
         A tuple `(noisy, mask)`, see `symmetric`.
 
     Raises:
-        ValueError: If `model` has other outputs, or `labels` are neither
-            integers nor one-hot.
+        ValueError: If the outputs of `model` have another shape, or `labels`
+            are neither integers nor one-hot.
 
     Example:
 
@@ -313,7 +313,7 @@ def _training_outputs(model, batches, rng):
 
 
 def _read(labels, num_classes):
-    """The places of the labels in a list of classes, and that list."""
+    """The labels as indices of a list of classes, and that list."""
     labels = np.asarray(labels)
     classes = read_class_ids("labels", labels)
     if not is_integer_classes(labels):

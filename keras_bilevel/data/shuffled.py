@@ -1,4 +1,4 @@
-"""Plain batches with ids, in an order that a resumed run sees again."""
+"""Plain batches with ids, in an order that a resumed run can repeat."""
 
 from keras_bilevel.checks import check_integer
 from keras_bilevel.data.arrays import array_columns
@@ -14,10 +14,10 @@ def shuffled_batches(
 ):
     """Batches of arrays, with the row numbers as ids.
 
-    Each example is seen at most once an epoch. All batches have the same
-    size; fewer than `batch_size` examples are left over, others each epoch
-    if they are shuffled. The order is a pure function of `(seed, epoch)`. The
-    first iteration is epoch 0, the next one epoch 1, unless
+    Each example is seen at most once an epoch. All batches have the same size,
+    so fewer than `batch_size` examples are left over, different ones in each
+    epoch if they are shuffled. The order is a pure function of `(seed, epoch)`.
+    The first iteration is epoch 0, the next one epoch 1, unless
     `epoch_counters(dataset)` are set otherwise.
 
     Args:

@@ -1,4 +1,4 @@
-"""Batches of which one part is weighed and the other judges."""
+"""Pairs of batches: the source is weighed, by means of the target."""
 
 import keras
 import numpy as np
@@ -34,16 +34,18 @@ def source_target_batches(
     """Pairs of a source batch, to learn from, and a small target batch.
 
     SOSELETO and Learning to Reweight weigh each example of a large source set
-    (noisy labels, another task) by what it does for the loss on a small
-    target set.
+    (noisy labels, another task) by how much it helps to lower the loss on a
+    small target set.
 
-    An epoch follows the source: each source example is seen at most once,
-    and fewer than `source_size` are left over, others each epoch if they are
-    shuffled. The target repeats as needed, in passes that are each permuted
-    anew. An epoch goes on with the target where the one before ended: over
-    any number of epochs, how often two target examples were seen differs by
-    at most one. Only with a source dataset of unknown cardinality each epoch
-    begins a new pass; `tf.data.experimental.assert_cardinality` mends that.
+    An epoch is a pass over the source: each source example is seen at most
+    once. Fewer than `source_size` examples are left over, different ones in
+    each epoch if they are shuffled.
+
+    The target repeats as needed, in passes that are each permuted anew. A new
+    epoch continues the current pass, so that over any number of epochs all
+    target examples are seen equally often, up to one time. There is one
+    exception: with a source dataset of unknown cardinality, each epoch begins a
+    new pass. `tf.data.experimental.assert_cardinality` avoids this.
 
     The order is a pure function of `(seed, epoch)`, given datasets that
     themselves come in a fixed order. The first iteration is epoch 0, the next
@@ -54,32 +56,32 @@ def source_target_batches(
             `(x, y, sample_weight)`, each an array or a nested dictionary or
             tuple of arrays of shape `(n, ...)`. They are held in memory.
             Dataset: a `tf.data.Dataset` of single examples `(x, y)`,
-            `(x, y, sample_weight)` or `(x, y, sample_weight, ids)`. Ids are
-            row numbers of arrays and positions in a dataset, which needs a
-            fixed order unless it has its own ids. Where its cardinality is
-            unknown, one batch is read now to see that there is one.
-        target: Arrays or a dataset, as `source` but without ids. The target
-            set is small: a dataset is read once, now, and held in memory. It
-            must have an end.
+            `(x, y, sample_weight)` or `(x, y, sample_weight, ids)`. Ids are the
+            row numbers of arrays, or the positions in a dataset. A dataset
+            without ids of its own therefore needs a fixed order. If its
+            cardinality is unknown, one batch is read immediately, to check that
+            there are enough examples.
+        target: Arrays or a dataset, as `source` but without ids. The target set
+            is small: a dataset is read once, immediately, and held in memory.
+            It must be finite.
         source_size: Integer, source examples of a batch.
         target_size: Integer, target examples of a batch. It may exceed the
             size of the target set.
-        drop_remainder: Boolean, whether to leave out the source batch with
-            fewer examples at the end of a pass. `True` gives static shapes,
-            and keeps the last step before an evaluation from being a bad one:
-            a few wrong labels at the full learning rate cost several points
-            of accuracy. Target batches always have `target_size` examples.
-            Defaults to `True`.
+        drop_remainder: Boolean, whether to leave out the last source batch of a
+            pass if it is smaller. `True` gives static shapes. It also avoids a
+            bad last step before an evaluation: in a small batch, a few wrong
+            labels at the full learning rate cost several points of accuracy.
+            Target batches always have `target_size` examples. Defaults to
+            `True`.
         shuffle: Boolean. `False` keeps the order of the data on both sides.
             Defaults to `True`.
         steps_per_epoch: Integer, batches of an epoch, for source arrays only.
             They are taken from an endless sequence of passes over the source,
             so that epoch `e` begins with batch `e * steps_per_epoch`. `None`
             makes an epoch one pass. Defaults to `None`.
-        shuffle_buffer: Integer, for source datasets only: among how many
-            examples each next one is chosen, as in
-            `tf.data.Dataset.shuffle`. Shuffle the dataset where it is sorted.
-            Defaults to `10_000`.
+        shuffle_buffer: Integer, for source datasets only: the buffer size of
+            `tf.data.Dataset.shuffle`. If the dataset is sorted, shuffle it
+            yourself. Defaults to `10_000`.
         seed: Non-negative integer. `None` draws one now, from NumPy's global
             generator, which `keras.utils.set_random_seed` seeds. Defaults to
             `None`.
@@ -91,8 +93,9 @@ def source_target_batches(
 
     Raises:
         ValueError: If a size is not a positive integer, if the source makes
-            no full batch, if lengths differ, if the target is empty or has
-            no end, or if a dataset is batched or no tuple of the parts above.
+            no full batch, if lengths differ, if the target is empty or
+            infinite, or if a dataset is batched or its elements are not the
+            tuples above.
 
     Example:
 
@@ -181,7 +184,7 @@ def _target_columns(target):
 
 
 def _read(dataset):
-    """All examples of a dataset as tensors, and how many they are."""
+    """All examples of a dataset as tensors, and their number."""
     if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
         raise ValueError(
             "Invalid value for argument `target`. Expected a dataset that "
@@ -200,7 +203,7 @@ def _read(dataset):
 
 
 def _count(dataset, most):
-    """How many examples a dataset has, at least or up to `most`."""
+    """The number of examples of a dataset, counted up to `most` if unknown."""
     known = int(dataset.cardinality())
     if known == tf.data.INFINITE_CARDINALITY:
         return most
@@ -254,7 +257,7 @@ def _check_examples(name, dataset, lengths):
 
 
 def _is_batched(dataset):
-    """Whether all begin with the same length, and labels are no one-hot."""
+    """Whether all first axes are equal, and labels are not one-hot."""
     spec = dataset.element_spec
     shapes = [leaf.shape for leaf in keras.tree.flatten(spec)]
     ranks = [shape.rank for shape in shapes]
@@ -265,7 +268,7 @@ def _is_batched(dataset):
     integers = isinstance(spec[1], tf.TensorSpec) and spec[1].dtype.is_integer
     if not integers or spec[1].shape.rank != 1 or shapes[0][0] == 1:
         return False
-    # One-hot labels and batches look alike: only the numbers tell.
+    # One-hot labels and batches have the same shape: look at the values.
     labels = [label.numpy() for _, label, *_ in dataset.take(1)]
     return bool(labels) and class_ids(labels[0][None]) is None
 

@@ -2,7 +2,6 @@
 
 import numbers
 
-import keras
 import tensorflow as tf
 
 from keras_bilevel.checks import check_choice
@@ -11,6 +10,7 @@ from keras_bilevel.data.arrays import array_columns
 from keras_bilevel.data.arrays import check_no_steps
 from keras_bilevel.data.arrays import check_steps
 from keras_bilevel.data.arrays import unpack_arrays
+from keras_bilevel.data.draws import gather_rows
 from keras_bilevel.data.epochs import Origin
 from keras_bilevel.data.epochs import fixed_seed
 from keras_bilevel.data.epochs import once_per_epoch
@@ -42,17 +42,19 @@ def stratified_batches(
     """Super-batches of shards that all have the same label counts.
 
     Deep Bilevel Learning compares the gradients of several mini-batches
-    (shards), which is only telling where they hold the same classes. In each
-    epoch every class is permuted and cut into tuples of one example per
-    shard, the tuples are shuffled, and `shard_size` of them make a
-    super-batch, of which shard `j` is the `j`-th members. An example is seen
-    at most once an epoch. Left over, others each epoch, are fewer than
-    `num_replicas * num_shards` examples of each class and fewer than
-    `shard_size` tuples at the end.
+    (shards). This is only meaningful if all shards have the same label counts.
+    So in each epoch every class is permuted and cut into tuples of one example
+    per shard. The tuples are shuffled, and `shard_size` of them make a
+    super-batch. Its shard `j` consists of the `j`-th members of these tuples.
 
-    A super-batch lies shard after shard, the validation shards first. With
-    several replicas it is the first replica's super-batch, then the second's
-    and so on, which is how `tf.distribute` splits a global batch.
+    An example is seen at most once an epoch. Fewer than
+    `num_replicas * num_shards` examples of each class, and fewer than
+    `shard_size` tuples at the end, are left over. They differ from epoch to
+    epoch.
+
+    A super-batch holds shard after shard, the validation shards first. With
+    several replicas, it holds the first replica's shards, then those of the
+    second and so on. This is how `tf.distribute` splits a global batch.
 
     The order is a pure function of `(seed, epoch)`, given a dataset that
     itself comes in a fixed order. The first iteration is epoch 0, the next
@@ -63,9 +65,10 @@ def stratified_batches(
             `(x, y, sample_weight)`, each an array or a nested dictionary or
             tuple of arrays of shape `(n, ...)`. They are held in memory.
             Dataset: a `tf.data.Dataset` of single examples `(x, y)`,
-            `(x, y, sample_weight)` or `(x, y, sample_weight, ids)`. How many
-            super-batches it makes only shows at its end, of which Keras warns
-            in `fit` unless told by `tf.data.experimental.assert_cardinality`.
+            `(x, y, sample_weight)` or `(x, y, sample_weight, ids)`. The number
+            of its super-batches is only known at its end. Keras warns of this
+            in `fit`, unless `tf.data.experimental.assert_cardinality` sets the
+            number.
         num_shards: Integer, at least 2, shards per replica. Defaults to `8`.
         shard_size: Integer, examples per shard. Defaults to `16`.
         num_validation_shards: Integer, how many of a replica's shards
@@ -73,45 +76,43 @@ def stratified_batches(
         num_replicas: Integer, how many replicas a super-batch serves.
             Defaults to `1`.
         validation_ratio: Float in `[0, 1)`, the share of each class that is
-            used in validation shards only. It is chosen once, from `seed`:
-            at least one and not all examples of a class. Validation examples
-            are drawn in cycles and an epoch follows the others. A class of a
-            single example is rare, and repeated in both roles. With a
-            dataset the examples must come in a fixed order: it is read twice
-            at once, to count the classes and to put the validation examples
-            in memory. `0` lets every example serve in both roles. Defaults
-            to `0`.
-        stratify_by: What makes a class. `"label"`: `y`, which must be
-            integers or one-hot. A function: maps one example's `(x, y)`, as
-            tensors, to an integer group; tf.data traces it. An integer array
-            of shape `(n,)`: the groups, for arrays only. `None`: all examples
-            are of one group. Defaults to `"label"`.
-        rare: String, what becomes of a group with fewer training examples
-            than one tuple needs. `"repeat"` fills its one tuple an epoch by
-            repeating examples and warns once, `"drop"` leaves it out,
-            `"error"` raises. A dataset only shows at the end of an epoch
-            that a group was rare, and there its tuple comes. Defaults to
-            `"repeat"`.
-        shuffle: Boolean. `False` keeps the order of the data within groups,
-            and tuples in the order in which they fill up; a rare group of a
-            dataset comes at the end. Defaults to `True`.
-        ids: Boolean, whether elements are `(x, y, sample_weight, ids)`. Ids
-            are int64: row numbers of arrays, positions in a dataset, which
-            then needs a fixed order. Sample weights are ones where none were
-            given. A dataset that has ids keeps its own, always. Defaults to
-            `False`.
+            used in validation shards only. These examples are drawn once, from
+            `seed`: at least one and not all examples of a class. An epoch is a
+            pass over the other examples, while the validation examples repeat
+            in cycles. A class of a single example is rare, and used in both
+            roles. A dataset must come in a fixed order: it is read twice
+            immediately, to count the classes and to hold the validation
+            examples in memory. `0` lets every example serve in both roles.
+            Defaults to `0`.
+        stratify_by: What defines the groups, by default the classes. `"label"`:
+            `y`, which must be integers or one-hot. A function: maps one
+            example's `(x, y)`, as tensors, to an integer group; tf.data traces
+            it. An integer array of shape `(n,)`: the groups, for arrays only.
+            `None`: all examples are of one group. Defaults to `"label"`.
+        rare: String, how to treat a group with fewer training examples than one
+            tuple needs. `"repeat"` makes one tuple per epoch by repeating
+            examples, and warns once. `"drop"` leaves the group out, `"error"`
+            raises. In a dataset, a group turns out to be rare only at the end
+            of an epoch, so its tuple comes there. Defaults to `"repeat"`.
+        shuffle: Boolean. `False` keeps the order of the data within groups.
+            Tuples then come in the order in which they are complete; a rare
+            group of a dataset comes at the end. Defaults to `True`.
+        ids: Boolean, whether elements are `(x, y, sample_weight, ids)`. Ids are
+            int64: row numbers of arrays, or positions in a dataset, which then
+            needs a fixed order. Sample weights are ones if none were given. A
+            dataset with ids of its own always keeps them. Defaults to `False`.
         steps_per_epoch: Integer, super-batches of an epoch, for arrays only.
             They are taken from an endless sequence of passes over the data,
             so that epoch `e` begins with super-batch `e * steps_per_epoch`.
             `None` makes an epoch one pass. Defaults to `None`.
-        shuffle_buffer: Integer, for datasets only: how many examples, at
-            least a super-batch, are read, shuffled and cut into tuples at a
-            time; what is left makes super-batches with what others left. An
-            example meets those that are near it in the dataset, so shuffle
-            the dataset where it is sorted. Memory is needed for about four
-            times as many examples. Where `num_replicas * num_shards` times
-            the number of groups is larger, what is left is too, and feeding
-            slows down. Defaults to `10_000`.
+        shuffle_buffer: Integer, for datasets only: the size of a chunk. Each
+            chunk is read, shuffled and cut into tuples on its own, and is at
+            least a super-batch. The examples that chunks leave over make
+            further super-batches. Since an example is only mixed with those
+            near it, shuffle the dataset yourself if it is sorted. Memory is
+            needed for about four chunks. If `num_replicas * num_shards` times
+            the number of groups is larger than a chunk, more examples are left
+            over and feeding slows down. Defaults to `10_000`.
         seed: Non-negative integer. `None` draws one now, from NumPy's global
             generator, which `keras.utils.set_random_seed` seeds. Defaults to
             `None`.
@@ -204,12 +205,13 @@ def _array_batches(columns, plan, layout):
         lambda number: (plan(number),), (tf.TensorSpec(shape, "int64"),)
     )
 
-    def gather(rows):
-        return keras.tree.map_structure(lambda t: tf.gather(t, rows), columns)
-
     dataset = (
         epoch.flat_map(tf.data.Dataset.from_tensor_slices)
-        .map(gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .map(
+            lambda rows: gather_rows(columns, rows),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
         .apply(tf.data.experimental.assert_cardinality(plan.steps))
         .prefetch(tf.data.AUTOTUNE)
     )

@@ -18,12 +18,13 @@ from keras_bilevel.data.super_batches import tuple_order
 
 
 class StreamPlan:
-    """Says which examples of a chunk are in which super-batch.
+    """Assigns the examples of a chunk to super-batches.
 
-    Each chunk makes super-batches of its own, and so does the pool of what
-    chunks left, examples and not tuples. All else that an epoch must
-    remember, its number, its groups and how many tuples each was dealt, the
-    caller hands from chunk to chunk: several iterations may go on at once.
+    Each chunk makes super-batches of its own. The examples that chunks leave
+    over go into a pool, which makes super-batches as well. A plan keeps no
+    state of an epoch, because several iterations may run at the same time. The
+    caller passes this state from chunk to chunk: the number of the epoch, its
+    groups, and how many tuples each group has made.
 
     Args:
         layout: A `Layout`.
@@ -46,26 +47,27 @@ class StreamPlan:
         self.counter = EpochCounter()
 
     def __call__(self, number, carried, groups, positions, epoch, names, dealt):
-        """Plans one chunk; an empty one says that the epoch ends.
+        """Plans one chunk. An empty chunk marks the end of the epoch.
 
         Args:
             number: Integer, the number of the chunk in the epoch.
-            carried: Integer array of shape `(c,)`, the groups of what other
-                chunks left.
+            carried: Integer array of shape `(c,)`, the groups of the examples
+                in the pool.
             groups: Integer array of shape `(n,)`, the groups of the chunk.
             positions: Integer array of shape `(n,)`, where its examples are
                 in the stream.
-            epoch: Integer, what the chunk before returned.
+            epoch: Integer, as returned for the previous chunk.
             names: Integer array, the groups so far, ascending.
-            dealt: Integer array of the same shape, the tuples of each so far.
+            dealt: Integer array of the same shape, the number of tuples of each
+                group so far.
 
         Returns:
             A tuple of the chunk's super-batches, an integer array of shape
-            `(steps, batch_size)`; the rows that it leaves to the pool, which
-            follow the carried there; the pool's super-batches; the rows of
-            the pool to carry; and the new `epoch`, `names` and `dealt`. A
-            super-batch lists validation members first, as rows of the split's
-            examples, then rows of the chunk or of the pool.
+            `(steps, batch_size)`; the rows of the chunk to append to the pool;
+            the pool's super-batches; the rows to keep in the pool; and the new
+            `epoch`, `names` and `dealt`. With a split, a super-batch first
+            lists its validation members, as rows of the split's examples. The
+            others are rows of the chunk or of the pool.
         """
         if number == 0:
             epoch = np.int64(self.counter())
@@ -85,7 +87,7 @@ class StreamPlan:
         return batches, kept, of_pool, left, epoch, names, dealt
 
     def _deal(self, epoch, names, rng, rows, group_ids, dealt, last=False):
-        """Deals rows to as many super-batches as they make.
+        """Makes as many super-batches of some rows as possible.
 
         Args:
             epoch: Integer.
@@ -95,7 +97,7 @@ class StreamPlan:
             group_ids: Integer array, the groups of the rows 0, 1, ..., as
                 indices of `names`.
             dealt: Integer array of the shape of `names`.
-            last: Boolean, whether rare groups will get no more examples.
+            last: Boolean, whether no more examples of rare groups will come.
 
         Returns:
             A tuple of the super-batches, the rows that are left, and the new
@@ -127,9 +129,9 @@ class StreamPlan:
         return np.flatnonzero(self._split.trains[positions])
 
     def _tuples_of_rare(self, names, counts, rare):
-        """How many tuples a rare group makes, warning of it once."""
+        """The number of tuples of a rare group; warns of each group once."""
         if self._split is not None:
-            # It counted the groups, reported and dropped what is rare.
+            # The split has already reported rare groups, or dropped them.
             return 1
         new = rare & ~np.isin(names, list(self._reported))
         needed = self._layout.training_members
@@ -148,7 +150,7 @@ class StreamPlan:
 
 
 def _add_names(names, dealt, groups):
-    """`names` and `dealt` with the groups that are new in `groups`."""
+    """Adds the new groups in `groups` to `names`, and zeros to `dealt`."""
     new = groups[~np.isin(groups, names)]
     wider = np.union1d(names, new)
     counts = np.zeros(len(wider), "int64")
@@ -159,8 +161,8 @@ def _add_names(names, dealt, groups):
 class StreamSplit:
     """Keeps the validation examples of a stream in memory.
 
-    The stream is read twice: for the groups alone, so that the split can be
-    the one that arrays get, and for the chosen examples.
+    The stream is read twice: first for the groups alone, to make the same split
+    as for arrays, then for the validation examples.
 
     Args:
         chunks: A `tf.data.Dataset` of `(groups, examples)`, the stream.
@@ -172,7 +174,7 @@ class StreamSplit:
 
     Attributes:
         trains: Boolean array, whether the example at a position trains.
-        examples: `(positions, examples)`, tensors of those that validate.
+        examples: `(positions, examples)`, tensors of the validation examples.
         steps: Integer, super-batches of an epoch.
     """
 
@@ -195,7 +197,7 @@ class StreamSplit:
     def draw(self, epoch, names, chosen, dealt):
         """The validation members of some tuples.
 
-        A group's validation examples are dealt in cycles that go on from
+        A group's validation examples repeat in cycles, which continue from
         chunk to chunk.
 
         Args:
@@ -222,7 +224,7 @@ class StreamSplit:
 
 
 def _occurrence(values):
-    """How many times each value came before.
+    """How many times each value has occurred before.
 
     Example:
 
@@ -245,7 +247,7 @@ def _mask(length, members):
 
 
 def _read(chunks, mask):
-    """`(positions, examples)` of those that `mask` chooses."""
+    """`(positions, examples)` of the examples where `mask` is `True`."""
     examples = chunks.map(lambda groups, examples: examples).unbatch()
     chosen = tf.constant(mask)
     picked = examples.enumerate().filter(lambda position, _: chosen[position])

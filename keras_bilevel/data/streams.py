@@ -30,12 +30,12 @@ def check_dense(dataset):
 
 
 def same_shapes(dataset, most):
-    """The examples, and an error as soon as two of them differ in shape.
+    """Makes a dataset raise as soon as two examples differ in shape.
 
     Args:
         dataset: A `tf.data.Dataset` of single examples.
-        most: Integer, how many examples are read now, where their shape is
-            unknown, to fail early.
+        most: Integer, how many examples to read immediately if their shape is
+            unknown, to raise early.
 
     Returns:
         A `tf.data.Dataset` of the same examples.
@@ -91,7 +91,7 @@ def check_single_examples(dataset):
 
 
 def check_finite(dataset):
-    """Raises a `ValueError` for a stream that is known to have no end."""
+    """Raises a `ValueError` for a stream that is known to be infinite."""
     if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
         raise ValueError(
             "Invalid value for argument `validation_ratio`. Expected 0 for a "
@@ -114,7 +114,7 @@ def count_positions(dataset):
 
 
 def with_ids(positions, batch):
-    """`(x, y, sample_weight, ids)` of super-batches.
+    """Completes super-batches to `(x, y, sample_weight, ids)`.
 
     Args:
         positions: int64 tensor of shape `(steps, batch_size)`, where the
@@ -135,9 +135,9 @@ def kept_examples(dataset, mask):
     """Returns the examples of a dataset that a mask keeps.
 
     Args:
-        dataset: A `tf.data.Dataset` of single examples. They are told by their
-            ids where elements are `(x, y, sample_weight, ids)`, and else by
-            their position.
+        dataset: A `tf.data.Dataset` of single examples. They are identified by
+            their ids if elements are `(x, y, sample_weight, ids)`, and
+            otherwise by their position.
         mask: Boolean array of shape `(n,)`.
     """
     spec = dataset.element_spec
@@ -167,7 +167,7 @@ def _kept_positions(dataset, mask):
         )
     kept = dataset.enumerate().filter(lambda i, element: tf.gather(mask, i))
     kept = kept.map(lambda i, element: element)
-    # Tells `fit` the number of steps, and an unknown size that was wrong.
+    # Tells `fit` the number of steps, and raises if an unknown size was wrong.
     return kept.apply(tf.data.experimental.assert_cardinality(mask.sum()))
 
 
@@ -186,7 +186,7 @@ def stream_batches(
     ids,
     seed,
 ):
-    """Cuts a stream into tuples of one group and these into super-batches.
+    """Cuts a stream into tuples of one group, and makes super-batches of them.
 
     Args:
         dataset: A `tf.data.Dataset` of single examples.
@@ -205,7 +205,7 @@ def stream_batches(
     """
     check_single_examples(dataset)
     dataset = same_shapes(dataset, layout.batch_size)
-    # A chunk below a super-batch would only be carried, over and over.
+    # A chunk smaller than a super-batch would only go into the pool.
     size = max(shuffle_buffer, layout.batch_size)
     chunks = grouped_chunks(dataset, stratify_by, size)
     split = None
@@ -225,7 +225,7 @@ def stream_batches(
 
 
 def _cut(chunks, size, plan, layout, split, ids):
-    """The super-batches of each chunk, and of what chunks left.
+    """The super-batches of each chunk, and of the pool of other examples.
 
     Args:
         chunks: A `tf.data.Dataset` of `(groups, examples)`.
@@ -269,7 +269,7 @@ def _cut(chunks, size, plan, layout, split, ids):
     none = tf.zeros([0], "int64")
     groups, examples = _map(_empty, chunks.element_spec)
     start = (tf.constant(0, "int64"), none, none, (groups, none, examples))
-    # An empty chunk says that the stream has ended.
+    # An empty chunk marks the end of the stream.
     end = tf.data.Dataset.from_tensors((groups, examples))
     # The next chunk is read while this one is fed.
     chunks = chunks.concatenate(end).enumerate().prefetch(1)
@@ -286,8 +286,8 @@ def _empty(spec):
 
 
 def _join(carried, chunk):
-    """The rows of both, of which one may be empty."""
-    # An empty one was made before an unknown inner shape was known.
+    """Concatenates rows; one side may be empty."""
+    # An empty tensor has 0 in place of an inner size that was unknown.
     inner = tf.maximum(tf.shape(carried)[1:], tf.shape(chunk)[1:])
     both = [
         tf.reshape(leaf, tf.concat([tf.shape(leaf)[:1], inner], axis=0))
@@ -302,7 +302,7 @@ def _gather(examples, rows):
 
 
 def _gather_both(validation, training, rows, layout):
-    """Super-batches of which the first rows are validation rows."""
+    """Gathers super-batches; first in `rows` are rows of `validation`."""
     count = layout.validation_members * layout.shard_size
     order = np.arange(layout.batch_size).reshape(layout.tuple_size, -1)
     order = order[layout.member_order].ravel()

@@ -17,7 +17,7 @@ class Layout:
 
     A super-batch is `shard_size` tuples of `tuple_size` examples each. All
     examples of a tuple belong to the same group, and shard `j` consists of
-    the `j`-th members, hence all shards hold the same label counts.
+    the `j`-th members. So all shards have the same label counts.
 
     Args:
         num_shards: Integer, shards per replica.
@@ -69,7 +69,7 @@ class Layout:
 
     @property
     def member_order(self):
-        """Where each shard's member is in `[*validation, *training]`.
+        """The position of each shard's member in `[*validation, *training]`.
 
         Returns:
             Integer array of shape `(tuple_size,)`: replica after replica,
@@ -89,7 +89,7 @@ RARE = ("repeat", "drop", "error")
 
 
 def report_rare(names, sizes, needed, rare):
-    """Warns of rare groups, or raises, as `rare` says.
+    """Warns of rare groups, or raises, depending on `rare`.
 
     Args:
         names: Iterable of integers, the groups.
@@ -167,7 +167,7 @@ class Pool:
 
 
 def deal(members, counts, take):
-    """The first members of each group, over again where it has too few.
+    """The first members of each group, repeated if it has too few.
 
     Args:
         members: Integer array, group after group.
@@ -194,7 +194,7 @@ class Pools:
     """The training and the validation pool, and the tuples of an epoch.
 
     Args:
-        training: `Pool` that an epoch goes through.
+        training: `Pool` that an epoch passes over.
         validation: `Pool` that only validates, empty without a split.
         num_tuples: Integer array of shape `(num_groups,)`, how many tuples
             of each group an epoch has.
@@ -270,7 +270,7 @@ def check_enough(pools, layout):
 
 
 class EpochPlan:
-    """Says which examples are in which super-batch of which epoch.
+    """Assigns examples to the super-batches of each epoch.
 
     Each pass over the training pool permutes every group, cuts it into
     tuples of one example per shard, shuffles the tuples and puts
@@ -324,7 +324,7 @@ class EpochPlan:
 
 
 def tuple_order(training, rng):
-    """In which order the tuples of some training members come.
+    """The order in which tuples come, as an array of their indices.
 
     Args:
         training: Integer array of shape `(num_tuples, training_members)`.
@@ -337,7 +337,7 @@ def tuple_order(training, rng):
 
 
 def shard_major(tuples, layout):
-    """The whole super-batches that tuples make.
+    """Arranges tuples in complete super-batches, shard after shard.
 
     Args:
         tuples: Integer array of shape `(num_tuples, tuple_size)`.

@@ -1,6 +1,6 @@
-"""All that touches tapes, replicas and state of TensorFlow.
+"""Everything that touches TensorFlow's tapes, replicas and state.
 
-Another backend means another engine.
+To support another backend, replace this folder.
 """
 
 from keras_bilevel.engine.compiled_losses import check_linear

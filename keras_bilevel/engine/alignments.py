@@ -1,8 +1,8 @@
-"""Passes over a batch that tell how each example's weight would change it.
+"""Passes over a source batch that compute the alignment of each example.
 
-With the weights w as `sample_weight`, s(w) = <grad L(w), u> is linear in w and
-ds/dw_j is the alignment of example j's part of the loss with the upper-level
-gradient u, exactly.
+With the weights w as `sample_weight`, s(w) = <grad L(w), u> is linear in w. So
+ds/dw_j is exactly the alignment of example j: the inner product of the
+upper-level gradient u with the gradient of example j's part of the loss.
 """
 
 import tensorflow as tf
@@ -13,11 +13,12 @@ from keras_bilevel.engine import gradients
 from keras_bilevel.engine import replicas
 from keras_bilevel.engine import second_derivatives
 
-# Negligible beside any other weight, in float32, but not 0: deltas survive.
+# Negligible in float32 beside any other weight. Not 0, so that the deltas of
+# the example survive.
 _ALMOST_ZERO = 2.0**-40
 
-# By how much alignments may miss their sum, as a share of the gradient: they
-# are sums of rounded products.
+# The largest `misfit` that rounding explains: alignments are sums of rounded
+# products.
 _MOST_MISFIT = 1e-4
 _MOST_MISFIT_OF_HALF = 0.1
 
@@ -25,7 +26,7 @@ second_derivatives.register()
 
 
 def most_misfit(network):
-    """Returns the largest `misfit` of a pass that is right.
+    """Returns the largest `misfit` that rounding alone explains.
 
     Args:
         network: `keras.Model`.
@@ -39,31 +40,33 @@ def most_misfit(network):
 
 
 def make(network, variables, batch, point, judge, scale, is_final):
-    """Passes over the source batch, in the cheapest way that is right.
+    """Makes the cheapest pass over the source batch that is exact.
 
     Args:
         network: The `Wrapper` of the source network.
         variables: List of the trainable variables.
         batch: The source `Batch`.
         point: Float tensor of shape `(source_size,)`, the weights w.
-        judge: List of the tensors of u, `None` outside of theta.
+        judge: List with the upper-level gradient u, a tensor for each variable
+            in theta and `None` for the others.
         scale: The `LossScale`.
-        is_final: Boolean, whether `point` are the weights of the step.
+        is_final: Boolean, whether `point` holds the final weights of the step.
+            If not, call `at` for the gradient.
 
     Returns:
-        A pass, with these attributes and a method `at(weights)`, the gradient
-        at other weights:
+        A pass. Its method `at(weights)` returns the gradient at other weights,
+        unless `is_final`. Its attributes are:
 
         - `y_pred`: The predictions.
-        - `gradient`: List with the gradient of L(w), `None` where there is
-          none. Only where it is final.
-        - `evidence`: List of tensors that are finite where the pass is sound,
-          and of `None`.
-        - `statistics`: Dict of tensors of shape `(source_size,)`.
-        - `constant`: Scalar, the part of L that no example's weight changes.
-        - `misfit`: Scalar, by how much the alignments miss what they must add
-          up to, as a share of the gradient's length. `None` where the sum is
-          not known.
+        - `gradient`: List with the gradient of L(w), `None` for variables that
+          the loss does not reach. Only guaranteed if `is_final`.
+        - `evidence`: List of tensors and `None`. The pass is usable if all
+          tensors are finite.
+        - `statistics`: Dict of `alignment` and `loss`, tensors of shape
+          `(source_size,)`.
+        - `constant`: Scalar, the part of L that does not depend on w.
+        - `misfit`: Scalar, the distance of sum_j w_j ds/dw_j from s(w),
+          relative to the norm of the gradient. `None` if s(w) is not known.
     """
     arguments = network, variables, batch, point, judge, scale, is_final
     if not scale.is_active and calls.keeps_rows_apart(network.model):
@@ -75,11 +78,11 @@ class _Pass:
     misfit = None
 
     def _compare(self, alignment, projection, gradient):
-        """Notes whether the alignments add up: s(w) = sum_j w_j ds/dw_j.
+        """Sets `misfit`, how far s(w) is from sum_j w_j ds/dw_j.
 
         Args:
             alignment: Tensor of shape `(source_size,)`, ds/dw.
-            projection: Scalar, s(w) = <grad L(w), u>, |u| = 1.
+            projection: Scalar, s(w) = <grad L(w), u> with |u| = 1.
             gradient: List with the gradient of L(w).
         """
         weighed = self._point * alignment
@@ -90,9 +93,10 @@ class _Pass:
         )
 
     def _read(self, loss, slopes, alignment):
-        """Notes what is known of the examples of a loss that is affine in w.
+        """Sets `statistics` and `constant`.
 
-        Its slopes in the weights are the examples' own losses.
+        The loss is affine in w. So its derivatives dL/dw_j, the slopes, are the
+        losses of the examples divided by their number.
         """
         count = tf.cast(tf.shape(self._point)[0], tf.float32)
         self.statistics = {
@@ -113,7 +117,8 @@ class _Double(_Pass):
         self._point = point
         self._variables = variables
         self._scale = scale
-        # In float16 the tangents along u would underflow.
+        # u is scaled to length 1: in float16 the derivatives along a short u
+        # would underflow.
         length = _length(judge)
         judge = [None if u is None else u / length for u in judge]
         with tf.GradientTape(
@@ -128,7 +133,7 @@ class _Double(_Pass):
                 scaled = scale.up(loss)
             self._slopes, gradient = inner.gradient(scaled, (point, variables))
             gradients.check_weighed(network, self._slopes)
-            # The scale stays in until the second derivative is taken.
+            # The loss scale is divided out only after the second derivative.
             gradient = [_dense(g) for g in gradient]
             projection = _inner_product(gradient, judge)
         try:
@@ -140,37 +145,39 @@ class _Double(_Pass):
             ) from error
         self.gradient = [scale.down(g) for g in gradient]
         self.evidence = self.gradient
-        # Where examples meet those of other replicas, the sum is over all.
+        # Synchronised layers mix the examples of all replicas. Then the
+        # alignments of one replica do not add up to its own s(w).
         is_spread = replicas.meet_in(network.model)
         if not (is_spread or gradients.has_other_parts(network)):
             self._compare(alignment, scale.down(projection), self.gradient)
         self._read(loss, scale.down(self._slopes), alignment * length)
 
     def at(self, weights):
-        """Returns the gradient at other weights: L is affine in them."""
+        """Returns the gradient at other weights, in which L is affine."""
         change = self._outer.gradient(
             self._slopes, self._variables, weights - self._point
         )
+        # No example's weight moves a variable that only `add_loss` reaches.
         return [
-            None if g is None else g + self._scale.down(c)
+            g if c is None else g + self._scale.down(c)
             for g, c in zip(self.gradient, change)
         ]
 
 
 class _ByCalls(_Pass):
-    """One backward pass, for networks that keep examples apart.
+    """One backward pass, for networks in which no layer mixes examples.
 
-    Example j's alignment is the sum over all calls of layers of
-    <delta_j, d call(a_j; theta) / d theta . u>: the backward pass has the
-    deltas already, and one more product per layer gives the rest. Double
-    back-propagation needs two, and second derivatives of everything in between
-    (of max-pooling, on a CPU, they take longer than a convolution).
+    Example j's alignment is <delta_j, d call(a_j; theta) / d theta . u>, summed
+    over all layer calls. The backward pass yields the deltas, and one more
+    product per layer yields the rest. Double back-propagation needs two
+    products per layer, and second derivatives of everything in between. (On a
+    CPU, those of max-pooling take longer than a convolution.)
     """
 
     def __init__(
         self, network, variables, batch, point, judge, scale, is_final
     ):
-        # The deltas of an example that weighs 0 would be lost.
+        # A weight of 0 would lose the deltas of its example.
         point = tf.maximum(point, _ALMOST_ZERO)
         self._point = point
         self._variables = variables
@@ -182,7 +189,8 @@ class _ByCalls(_Pass):
             self.y_pred, loss = gradients.data_loss(
                 network, gradients.weighted(batch, point)
             )
-        # Asked for together, deltas need not wait in memory for the gradient.
+        # One call for all of them, so that deltas need not be kept in memory
+        # until a second backward pass.
         slopes, deltas, gradient = tape.gradient(
             loss,
             (
@@ -217,7 +225,7 @@ class _ByCalls(_Pass):
         self._read(loss, slopes, alignment / point)
 
     def at(self, weights):
-        """Returns the gradient at other weights: deltas are linear in them."""
+        """Returns the gradient at other weights, in which deltas are linear."""
         factors = weights / self._point
         parts = [
             (call, call.gradient(_scale_rows(delta, factors)))

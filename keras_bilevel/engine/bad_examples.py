@@ -1,4 +1,4 @@
-"""Examples whose data spoil their loss or gradient, taken out of a batch."""
+"""Replaces the examples of a batch whose loss or gradient is not finite."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ from keras_bilevel.data.batches import tensors
 from keras_bilevel.engine import gradients
 from keras_bilevel.engine import state
 
-# A product of two such numbers is no float32.
+# Beyond this, sums of products of two numbers may overflow float32.
 _HUGE = 1e18
 
 _PARTS = ("x", "y", "sample_weight")
@@ -18,20 +18,22 @@ _PARTS = ("x", "y", "sample_weight")
 def without_bad(network, batch, scale):
     """Replaces bad examples by a good one of the same batch.
 
-    An example that is to weigh 0 must not be in the batch at all: 0 * NaN is
-    NaN, and BatchNorm would spread it. Bad is what has a loss or a gradient
-    that is not finite: behind a ReLU only the gradient may be. That is looked
-    for only among those whose data are not finite or huge, which they may be
-    by intent (NaN for "missing").
+    An example is bad if its loss or its gradient is not finite. (Behind a ReLU
+    the gradient may be non-finite although the loss is finite.) A weight of 0
+    does not exclude it: 0 * NaN is NaN, and BatchNorm would spread it.
+
+    Only examples with non-finite or huge data are suspects. Not all of them are
+    bad: NaN may stand for "missing".
 
     Args:
         network: The `Wrapper` of the network.
         batch: A `Batch` of shape `(batch_size, ...)`.
-        scale: The `LossScale`. A dynamic one has to see what is not finite.
+        scale: The `LossScale`. If it is dynamic, nothing is replaced: it has to
+            see non-finite values.
 
     Returns:
         Tuple of the `Batch` and a boolean tensor of shape `(batch_size,)`,
-        which examples were not replaced.
+        `True` where an example was not replaced.
     """
     parts = (batch.x, batch.y, batch.sample_weight)
     flat = tensors(parts)
@@ -56,16 +58,16 @@ def without_bad(network, batch, scale):
 
 def _has_extremes(values):
     values = tf.reshape(values, (tf.shape(values)[0], -1))
-    # A NaN is not below either.
+    # The comparison is false for NaN, too.
     return ~tf.reduce_all(tf.abs(tf.cast(values, tf.float32)) < _HUGE, axis=1)
 
 
 def _find_good(network, batch, suspect):
     """Returns which examples have a finite loss and gradient, `(batch_size,)`.
 
-    Both are taken in inference mode, where examples are apart. If the gradient
-    of those with a finite loss is not finite, all suspects are bad: it is not
-    taken of each of them.
+    Both are computed in inference mode, in which no example affects another.
+    Gradients are not computed one by one. If the joint gradient of the suspects
+    with a finite loss is not finite, all suspects count as bad.
     """
     moving = state.moving_statistics(network)
     before = state.read(moving)
@@ -83,7 +85,7 @@ def _find_good(network, batch, suspect):
         loss = _loss(network, rest, tf.cast(suspect & good, tf.float32))
     gradient = tape.gradient(loss, network.trainable_variables)
     state.write(moving, before)
-    # Alignments are products of two gradients.
+    # Squares must be finite too: alignments are products of two gradients.
     squares = [
         tf.reduce_sum(tf.square(tf.cast(tf.convert_to_tensor(g), tf.float32)))
         for g in gradient

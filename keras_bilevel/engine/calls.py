@@ -1,9 +1,9 @@
-"""Records layer calls, to derive gradients of single rows and tangents.
+"""Records layer calls to derive per-row gradients and JVPs.
 
 Where no layer mixes examples, one backward pass gives the deltas of all
-examples: the derivatives of their losses in what each call of a layer puts
-out. With a call's inputs, that is all that a gradient in the layer's variables
-needs, for any rows and any weights, and all that a product with one needs.
+examples: the derivatives of their losses with respect to the output of each
+layer call. The inputs and deltas of a call determine the gradient of the
+layer's variables, for any rows and any weights, and inner products with it.
 """
 
 import contextlib
@@ -17,8 +17,8 @@ from keras import layers
 
 from keras_bilevel import keras_private
 
-# Networks and layers that treat each row of a batch by itself. The types have
-# to be these exactly: a subclass may do anything.
+# Networks and layers that process each row of a batch independently. Types are
+# compared exactly: a subclass may do anything.
 _ROW_BY_ROW = {
     keras.Sequential,
     layers.InputLayer,
@@ -74,7 +74,7 @@ _ROW_BY_ROW = {
 
 
 def keeps_rows_apart(network):
-    """Returns whether all parts of a network are known to keep rows apart.
+    """Returns whether all layers are known to process rows independently.
 
     Args:
         network: `keras.Model`, built.
@@ -95,34 +95,36 @@ def _is_graph_of_layers(network):
 
 
 def _is_row_by_row(layer):
-    # A user's own activation may mix rows, too, and so may a normalisation.
+    # A user's own activation may mix rows, and so may a normalisation along the
+    # batch axis.
     activation = getattr(layer, "activation", None)
     module = getattr(activation, "__module__", "keras").split(".")[0]
     axes = keras.tree.flatten(getattr(layer, "axis", []))
     if axes:
-        # -2 is the batch where inputs are vectors.
+        # For inputs of rank 2, axis -2 is the batch axis.
         shape = (layer.get_build_config() or {}).get("input_shape")
         axes = [0] if shape is None else [axis % len(shape) for axis in axes]
     return (
         type(layer) in _ROW_BY_ROW
         and module == "keras"
         and 0 not in axes
-        # It is a loss of all examples together.
+        # An activity regulariser is a loss of all examples together.
         and getattr(layer, "activity_regularizer", None) is None
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """A call of a layer, up to its activation.
+    """A recorded call of a layer, without its activation.
 
     Attributes:
         layer: The layer.
-        function: What was called, `output = function(*args, **kwargs)`.
+        function: Callable, the layer without its activation:
+            `output = function(*args, **kwargs)`.
         variables: List of the layer's own trainable variables.
         inputs: Tuple of `args` and `kwargs`.
         output: Tensor of shape `(batch_size, ...)`.
-        tape: `tf.GradientTape` that has seen the call, persistent.
+        tape: Persistent `tf.GradientTape` that has recorded the call.
     """
 
     layer: keras.Layer
@@ -133,19 +135,20 @@ class Call:
     tape: tf.GradientTape
 
     def gradient(self, deltas):
-        """Returns the gradient in each of the variables, float32.
+        """Returns the gradient of each of the variables, float32.
 
         Args:
-            deltas: Tensor of the shape of the output.
+            deltas: Tensor of the shape of the output, the derivatives of the
+                loss with respect to it.
         """
         return _gradient(self.tape, self.output, self.variables, deltas)
 
     def gradient_of_rows(self, cut, deltas):
-        """Returns the gradient in each of the variables by some rows alone.
+        """Returns the part of the gradient that comes from some rows.
 
         Args:
-            cut: Function that takes these rows out of a tensor.
-            deltas: Tensor, those of the rows.
+            cut: Function that slices these rows out of a tensor.
+            deltas: Tensor, the deltas of these rows.
         """
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([v.value for v in self.variables])
@@ -156,20 +159,20 @@ class Call:
         return _gradient(tape, output, self.variables, deltas)
 
     def tangent(self, directions):
-        """Returns how the output changes with the variables.
+        """Returns the Jacobian-vector product J u of the output.
 
-        The backward pass is linear in the cotangent v: <v, J u> = <v^T J, u>,
-        and the derivative of that in v is J u. Of all this only J u is
-        computed in a graph. `tf.autodiff.ForwardAccumulator` would add the
-        product with a tangent of the inputs, which is 0.
+        <v^T J, u> = <v, J u> is linear in the cotangent v, so that its
+        derivative with respect to v is J u. In a graph, only J u is executed.
+        `tf.autodiff.ForwardAccumulator` would also compute the product with the
+        tangent of the inputs, which is 0.
 
         Args:
-            directions: Dict from the id of a variable to a tensor of its
-                shape, u.
+            directions: Dict of variable id to a tensor of the variable's shape,
+                its part of u.
 
         Returns:
-            Tensor of the shape of the output, or `None` where there is no
-            direction.
+            Tensor of the shape of the output, or `None` if no variable of the
+            layer has a direction.
         """
         along = [v for v in self.variables if id(v) in directions]
         if not along:
@@ -188,14 +191,15 @@ class Call:
 
 
 def summed(parts, variables):
-    """Sums gradients of calls: a layer may have been called several times.
+    """Sums the gradients of calls; a layer may be called several times.
 
     Args:
-        parts: Iterable of a `Call` and what its `gradient` returns.
+        parts: Iterable of tuples of a `Call` and what its `gradient` returned.
         variables: List of the trainable variables.
 
     Returns:
-        List with the gradient of each variable, `None` where no call has it.
+        List with the gradient of each variable, `None` if no call has the
+        variable.
     """
     sums = {}
     for call, gradient in parts:
@@ -206,14 +210,14 @@ def summed(parts, variables):
 
 @contextlib.contextmanager
 def recorded(network, variables):
-    """Lets the layers of a network leave their calls.
+    """Records the layer calls of a network within the context.
 
     Args:
-        network: `keras.Model` that keeps rows apart.
+        network: `keras.Model`, see `keeps_rows_apart`.
         variables: List of the trainable variables.
 
     Yields:
-        A list, to which each call of a layer that owns some of them adds its
+        A list. Each call of a layer that owns some of the variables appends a
         `Call`.
     """
     trainable = {id(variable) for variable in variables}
@@ -223,12 +227,13 @@ def recorded(network, variables):
         own = keras_private.own_trainable_variables(layer)
         own = [v for v in own if id(v) in trainable]
         if own:
-            # Inside of the layer, mixed precision would cast the values.
+            # Read here, because mixed precision casts the values inside of the
+            # layer.
             values = [v.value for v in own]
             call = functools.partial(
                 _record, layer, layer.call, own, values, calls
             )
-            # Keras tracks what is set in the ordinary way.
+            # Bypasses the attribute tracking of Keras.
             object.__setattr__(layer, "call", call)
             changed.append(layer)
     try:
@@ -251,7 +256,7 @@ def _record(layer, call, variables, values, calls, *args, **kwargs):
 
 
 def _without_activation(layer, call, *args, **kwargs):
-    """Calls a layer up to its activation, which is known to come last."""
+    """Calls a layer without its activation, which comes last in all of them."""
     if not hasattr(layer, "activation"):
         return call(*args, **kwargs)
     activation = layer.activation
@@ -268,5 +273,5 @@ def _gradient(tape, output, variables, cotangent):
         [v.value for v in variables],
         output_gradients=tf.cast(cotangent, output.dtype),
     )
-    # An embedding's is that of some rows only.
+    # The gradient of an embedding is sparse, a `tf.IndexedSlices`.
     return [tf.cast(tf.convert_to_tensor(g), tf.float32) for g in gradient]

@@ -1,10 +1,11 @@
-"""Where a weight for an example meets the loss, whatever its rank.
+"""Compiled losses of any rank that accept one weight per example.
 
 A loss has one number for each example, `(n,)`, or one for each token or pixel
-of it, `(n, t)` or `(n, h, w)`. Keras multiplies losses and weights as they
-come, so that weights of shape `(n,)` fail on others or, where `t` equals `n`,
-go along the wrong axis. Here weights get the rank of the loss first: example
-weights of all methods, `sample_weight` and `class_weight` alike.
+of it, `(n, t)` or `(n, h, w)`. Keras multiplies losses and weights without
+aligning their axes. Weights of shape `(n,)` then fail on a loss of higher rank,
+or weigh the wrong axis if `t` equals `n`. Here all weights are first expanded
+to the rank of the loss: `sample_weight`, `class_weight` and the weights of the
+methods.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ from keras_bilevel import keras_private
 
 
 def compile_losses(model, loss, loss_weights):
-    """Lets a compiled model's losses take one weight per example.
+    """Makes the losses of a compiled model accept one weight per example.
 
     Args:
         model: `keras.Model`, just compiled.
@@ -39,7 +40,7 @@ def compile_losses(model, loss, loss_weights):
 
 
 class MeanOfSome(keras.metrics.Mean):
-    """A mean that is NaN, and not 0, of nothing."""
+    """A mean that is NaN, not 0, if nothing was counted."""
 
     def result(self):
         mean = super().result()
@@ -77,18 +78,18 @@ class PerExampleLoss(keras.losses.Loss):
 
 @dataclasses.dataclass
 class OutputLoss:
-    """What one output of a model adds to its loss.
+    """The loss of one output of a model.
 
     Attributes:
         name: String, the name of the output, or of the loss.
-        path: Tuple of keys and indices, where the output is in `y_pred`.
+        path: Tuple of keys and indices, the place of the output in `y_pred`.
         loss: The `keras.losses.Loss`.
         weight: Float, the output's part of `loss_weights`.
         y: Labels, of shape `(batch_size, ...)`.
         y_pred: Predictions, of shape `(batch_size, ...)`.
         sample_weight: The user's weights for this output, or `None`.
-        is_masked: Boolean, whether a mask leaves out a part of the loss, once
-            `terms` have been asked for.
+        is_masked: Boolean, whether a mask leaves out a part of the loss. Set
+            once `terms` was read.
     """
 
     name: str
@@ -102,12 +103,12 @@ class OutputLoss:
 
     @functools.cached_property
     def terms(self):
-        """The loss, number by number, and what counts in it.
+        """The loss before its reduction, and how much each number counts.
 
-        Tuple of float32 tensors of shape `(batch_size, ...)`: the loss before
-        its reduction, 0 where it does not count; how much each number counts:
-        the sample weight, and 0 where a mask or `ignore_class` leaves it out;
-        and the mask alone, 0 or 1.
+        Tuple of three float32 tensors of shape `(batch_size, ...)`. The first
+        is the loss, 0 where it does not count. The second is how much each
+        number counts: its sample weight, or 0 where a mask or `ignore_class`
+        leaves it out. The third is the mask alone, 0 or 1.
         """
         numbers = _numbers(self.loss, self.y, self.y_pred)
         found = [keras_private.mask_of(t) for t in (self.y_pred, numbers)]
@@ -124,11 +125,12 @@ class OutputLoss:
         return ops.where(counts != 0, numbers, 0.0), counts, present
 
     def means(self):
-        """Returns the mean loss of each example, over what counts in it.
+        """Returns each example's mean loss, over the numbers that count.
 
         Returns:
             Tuple of a float32 tensor and a boolean tensor of shape
-            `(batch_size,)`: the means, and whether anything counts.
+            `(batch_size,)`: the means, and whether any number of the example
+            counts.
         """
         numbers, counts, _ = self.terms
         total = per_example_sum(counts)
@@ -176,17 +178,19 @@ def outputs_of(model, y, y_pred, sample_weight=None):
 def means_of(outputs):
     """Returns the compiled loss of each example, for ranking.
 
-    Of each output it is the mean over what counts in the example: masked
-    tokens, ignored classes and tokens of weight 0 do not, and one weight for
-    the whole example cancels. Of several outputs it is the mean, weighted by
-    `loss_weights`, over those that count, times the sum of these weights.
+    For one output, it is the mean over the numbers that count. Masked tokens,
+    ignored classes and tokens of weight 0 do not count. One weight for the
+    whole example cancels out. For several outputs, it is the mean over the
+    outputs that count, weighted by `loss_weights`, times the sum of all
+    `loss_weights`.
 
     Args:
-        outputs: List of what `outputs_of` returns.
+        outputs: List of `OutputLoss`, as `outputs_of` returns.
 
     Returns:
         Tuple of a float32 tensor and a boolean tensor of shape
-        `(batch_size,)`: the losses, and whether anything counts.
+        `(batch_size,)`: the losses, and whether any number of the example
+        counts.
     """
     means, presences = zip(*(output.means() for output in outputs))
     if len(outputs) == 1:
@@ -235,10 +239,11 @@ def check_per_number(output):
 def _shape_and_size(output):
     """Returns the shape of an output's loss, and its size for each example."""
     if tf.executing_eagerly():
-        # What runs eagerly may not be traced.
+        # A user's loss may work eagerly only, so it is not traced.
         size = keras.tree.flatten(output.y_pred)[0].shape[0]
         return numbers_shape(output.loss, output.y, output.y_pred), size
-    # What follows the batch is unknown where the batch is.
+    # With the batch size set to unknown, an axis that depends on it is unknown,
+    # too.
     parts = keras.tree.map_structure(_of_any_size, (output.y, output.y_pred))
     return numbers_shape(output.loss, *parts), None
 
@@ -293,7 +298,7 @@ def _numbers(loss, y, y_pred):
 
 
 def expanded(weights, rank):
-    """Returns weights with as many axes of 1 behind them as make `rank`.
+    """Appends axes of length 1 to weights until they have rank `rank`.
 
     Args:
         weights: Tensor of shape `(batch_size, ...)`.
@@ -301,7 +306,7 @@ def expanded(weights, rank):
     """
     weights = ops.convert_to_tensor(weights)
     if weights.shape.rank is None:
-        # Keras relaxes the shapes of a second call of `evaluate`.
+        # On a second call of `evaluate` Keras may make all shapes unknown.
         ones = tf.ones([tf.maximum(rank - tf.rank(weights), 0)], "int32")
         shape = tf.concat([tf.shape(weights), ones], axis=0)
         return tf.ensure_shape(tf.reshape(weights, shape), [None] * rank)
@@ -316,7 +321,7 @@ def per_example_sum(numbers):
 
 
 def _like(weights, numbers):
-    """Returns weights or a mask in the rank of a loss."""
+    """Returns weights or a mask with the rank of a loss."""
     rank = len(numbers.shape)
     while len(weights.shape) > rank and weights.shape[-1] == 1:
         weights = ops.squeeze(weights, -1)
@@ -341,11 +346,11 @@ def _of_any_size(tensor):
 
 
 def packed(y_pred, by_path):
-    """Returns a structure like that of predictions.
+    """Packs values into the structure of the predictions.
 
     Args:
         y_pred: A tensor or a structure of tensors.
-        by_path: Dict of what belongs there, by the path of each output.
+        by_path: Dict of output path to value. Other outputs get `None`.
     """
     paths = [path for path, _ in keras.tree.flatten_with_path(y_pred)]
     return keras.tree.pack_sequence_as(y_pred, [by_path.get(p) for p in paths])

@@ -1,4 +1,4 @@
-"""One weighted gradient from single examples, of which none is ever stored."""
+"""The weighted gradient of examples, without storing one for each."""
 
 import tensorflow as tf
 
@@ -19,9 +19,9 @@ from keras_bilevel.weighting.weighting import ExampleWeighting
 def walk(model, weighting, upper, lower, scale):
     """Weighs the examples of a source batch by a target batch's gradient.
 
-    All gradients are taken at the same point. What the source network has
-    follows its weighted loss, what only the target network has follows the
-    target's loss.
+    All gradients are taken at the same point. The variables of the source
+    network get the gradient of its weighted loss. The variables of the target
+    network alone get the gradient of the target loss.
 
     Args:
         model: A built `BilevelModel`.
@@ -43,7 +43,7 @@ def walk(model, weighting, upper, lower, scale):
 
     parts = (upper.x, upper.y, upper.sample_weight)
     y_pred, loss, own = gradients.data_gradient(model, parts, scale)
-    # All replicas' targets judge together.
+    # The upper-level gradient u is the mean over the targets of all replicas.
     judge = replicas.reduce_mean(
         [
             g if g is not None and id(v) in theta else None
@@ -65,13 +65,14 @@ def walk(model, weighting, upper, lower, scale):
     healthy &= ~state.spoiled(moving, before)
     is_misfit = None
     if source.misfit is not None:
-        # Nothing follows alignments that are wrong: `fit` ends with an error.
+        # A step with wrong alignments changes nothing. `fit` ends with an
+        # error.
         is_misfit = source.misfit > alignments.most_misfit(network.model)
         healthy &= ~is_misfit
-    # A bad target, or a bad gradient, on one replica spoils the step of all.
+    # A non-finite gradient on one replica drops the step on all of them.
     healthy = replicas.on_all(healthy)
     state.restore_unless(healthy, moving, before)
-    # What is not finite is neither weighed nor remembered.
+    # Non-finite examples get weight 0 and change nothing that is remembered.
     usable = healthy & good
     statistics = {
         name: tf.where(usable, finite_or_zero(value), 0.0)[None]
@@ -87,11 +88,12 @@ def walk(model, weighting, upper, lower, scale):
             learning_rate,
         )
     if is_known:
-        gradient = source.gradient
+        gradient = source.gradient  # Eq. 3 of SOSELETO
     else:
         weights = weighting.recall(lower.ids)
         if weights is None:
             weights = _weigh(weighting, statistics)
+        # Eq. 3 of SOSELETO, if Eq. 5 came first (`update_weights_first`).
         gradient = source.at(
             _per_mean(weighting, tf.where(usable, weights[0], 0.0))
         )
@@ -159,7 +161,7 @@ def _weigh(weighting, statistics):
 
 
 def _per_mean(weighting, weights):
-    """Returns weights as factors in a mean, where they are parts of a sum."""
+    """Turns normalised weights, made for a sum, into factors of a mean."""
     if not weighting.l1_normalize:
         return weights
     return weights * tf.cast(tf.shape(weights)[0], tf.float32)

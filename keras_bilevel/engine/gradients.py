@@ -1,4 +1,4 @@
-"""The way of a gradient: from a loss, through its scale, to the optimizer."""
+"""Losses, their gradients, loss scaling, and the optimizer's step."""
 
 import contextlib
 import dataclasses
@@ -38,10 +38,10 @@ def data_losses_only():
 
 @contextlib.contextmanager
 def without_regularizers(network):
-    """Takes the weight regularisers off a network's variables for a while.
+    """Removes a network's weight regularisers within the context.
 
     Args:
-        network: `keras.Model`, whose own `compute_loss` may add them up.
+        network: `keras.Model`. Its own `compute_loss` may add them.
     """
     regularized = {
         id(v): (v, v.regularizer)
@@ -71,10 +71,10 @@ def data_loss(model, part, training=True):
 
 
 def data_loss_of(model, part, y_pred, training=True):
-    """Returns the loss of what was predicted for `part[0]` before.
+    """Returns the loss of given predictions for `part[0]`.
 
-    Regularisers are left out, and Keras' division of the loss by the number
-    of replicas is undone.
+    Regularisers are left out. Keras divides the loss by the number of replicas,
+    which is undone.
     """
     with data_losses_only():
         value = loss_of(model, part, y_pred, training)
@@ -87,7 +87,7 @@ def loss_of(model, part, y_pred, training=True):
     Args:
         model: A `Wrapper`, compiled.
         part: Tuple `(x, y, sample_weight)`.
-        y_pred: What it predicted for `x` just before.
+        y_pred: Its predictions for `x`, made just before.
         training: Boolean.
     """
     x, y, sample_weight = part
@@ -95,7 +95,7 @@ def loss_of(model, part, y_pred, training=True):
 
 
 def weighted(batch, weights):
-    """Returns `(x, y, sample_weight)` with one more weight per example.
+    """Returns `(x, y, sample_weight)`, weights multiplied by `weights`.
 
     Args:
         batch: A `Batch`.
@@ -108,7 +108,7 @@ def weighted(batch, weights):
 
 
 def times(user, weights):
-    """Returns the user's weights, or `None`, times weights per example."""
+    """Multiplies the user's weights, if there are any, by one per example."""
     if user is None:
         return weights
     ones = [1] * (len(user.shape) - 1)
@@ -116,7 +116,7 @@ def times(user, weights):
 
 
 def slopes_in_weights(network, batch, y_pred):
-    """Returns how a loss changes with the weight of each example.
+    """Returns the derivative of a loss in the weight of each example.
 
     Args:
         network: A compiled `Wrapper`.
@@ -148,7 +148,7 @@ def check_weighed(network, slopes):
 
 
 def has_other_parts(network):
-    """Returns whether the loss may have parts that no example's weight moves.
+    """Returns whether parts of the loss may not depend on example weights.
 
     Args:
         network: A `Wrapper` that was just called.
@@ -158,7 +158,7 @@ def has_other_parts(network):
 
 
 def suspects(network):
-    """Returns which layers to look at where a derivative is wrong, as a text.
+    """Returns a hint which layers to check if a derivative is wrong.
 
     Args:
         network: `keras.Model`.
@@ -203,16 +203,17 @@ def data_gradient(model, part, scale):
 
 
 def add_regularizers(step):
-    """Notes the weight regularisers of a step, for the optimizer and the loss.
+    """Adds the weight regularisers to a step.
 
-    They count at full strength, however examples are weighed. With R replicas
-    each has 1/R of their gradients, since the optimizer sums them.
+    They count at full strength, whatever the weights of examples are. With R
+    replicas each replica adds 1/R of their gradients, since the optimizer sums
+    over replicas.
 
     Args:
         step: A `Step`.
 
     Returns:
-        The step, with its `penalty` and `pulls`.
+        The step with `penalty` and `pulls`, if there are any regularisers.
     """
     with tf.GradientTape() as tape:
         penalties = [
@@ -242,16 +243,16 @@ def _add(gradient, penalty):
 class LossScale:
     """Scales losses up and gradients down again.
 
-    Inner products need true gradients, and `optimizer.apply` wants scaled
-    ones; the two meet here.
+    Inner products need unscaled gradients, `optimizer.apply` expects scaled
+    ones.
 
     Args:
         optimizer: The compiled optimizer, built.
 
     Attributes:
         is_active: Boolean, whether there is a scale.
-        is_dynamic: Boolean. A dynamic scale has to see what is not finite, or
-            it never falls: nothing may be masked then.
+        is_dynamic: Boolean. A dynamic scale has to see non-finite values, or it
+            never falls. So nothing may be masked then.
     """
 
     def __init__(self, optimizer):
@@ -275,15 +276,16 @@ class LossScale:
         return gradient if self._factor is None else gradient / self._factor
 
     def mask(self, healthy, value):
-        """Returns 0 where `value` is not healthy, unless it has to be seen."""
+        """Returns `value`, or 0 where it is not healthy (not if dynamic)."""
         return value if self.is_dynamic else tf.where(healthy, value, 0.0)
 
 
 def apply(optimizer, step, scale):
-    """Lets the optimizer follow a gradient, of which each replica has a part.
+    """Applies the optimizer to gradients that are summed over replicas.
 
-    The optimizer sums the parts. What it does to each of them before, though,
-    is right for the sum only, and is seen to here.
+    The optimizer sums the replicas' parts. Before that, however, it clips each
+    part and checks whether it is finite. Both are only right for the sum, so
+    they are done here.
 
     Args:
         optimizer: The compiled optimizer, built.
@@ -302,11 +304,14 @@ def apply(optimizer, step, scale):
 
 
 def _clipped(gradients, optimizer):
-    """Clips the sum; each replica's share of it, 1/R, is not clipped again."""
+    """Clips the sum over R replicas, and returns 1/R of it on each.
+
+    This share is below the limit, so the optimizer does not clip it again.
+    """
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         optimizer = optimizer.inner_optimizer
     clip = _clip(optimizer)
-    # Keras clips what it has accumulated: that is not there yet.
+    # With accumulation, Keras clips the accumulated gradient, not this one.
     if clip is None or optimizer.gradient_accumulation_steps:
         return gradients
     count = replicas.num_replicas()
@@ -332,8 +337,8 @@ def _clip(optimizer):
 def _spread(gradients):
     """Propagates a non-finite value to all replicas.
 
-    A LossScaleOptimizer asks the first replica alone whether to skip the step,
-    before it sums.
+    Before it sums, a LossScaleOptimizer asks only the first replica whether to
+    skip the step.
     """
     finite = state.all_finite([g for g in gradients if g is not None])
     poison = replicas.reduce_sum(tf.where(finite, 0.0, float("nan")))

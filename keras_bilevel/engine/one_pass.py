@@ -1,12 +1,14 @@
 """The gradients of all shards from one pass over the super-batch.
 
-Where no layer mixes examples, the outputs of all layers and the deltas of all
-shards are those of one large batch. Only what is left, a layer's gradient from
-its inputs and the deltas of its outputs, is taken shard by shard. Of a dense
-layer not even that: its gradient on a shard is `a^T d`, of its inputs `a` and
-the deltas `d` of its outputs. Norms and inner products follow from these
-factors, and so does a weighted sum over all shards: one product in place of one
-for each shard, and no gradient of a single shard in memory.
+Where no layer mixes examples, one forward and one backward pass over the whole
+super-batch give the outputs of all layers and the deltas of all shards. Only
+the last part is done shard by shard: a layer's gradient from its inputs and the
+deltas of its outputs.
+
+For a dense layer, even that can be avoided. Its gradient on a shard is `a^T d`,
+with its inputs `a` and the deltas `d` of its outputs. Norms and inner products
+follow from these factors. So does the weighted sum over all shards, by one
+matrix product. No gradient of a single shard is held in memory.
 """
 
 import collections
@@ -27,20 +29,20 @@ from keras_bilevel.engine import state
 
 
 def can_share(model, weighting, scale):
-    """Returns whether one pass gives what a pass for each shard would.
+    """Returns whether one pass gives the same as a pass for each shard.
 
     Args:
         model: A built `BilevelModel`.
         weighting: A `ShardWeighting`.
         scale: The `LossScale`.
     """
-    # A call is made again, outside of the layer: nothing may be cast.
+    # Calls are repeated outside of the layer, where Keras does not cast.
     layers_of_all = keras_private.all_layers(model.model)
     policies = [layer.dtype_policy for layer in layers_of_all]
     return (
         calls.keeps_rows_apart(model.model)
         and not scale.is_active
-        # One mask for all shards, not one for each example.
+        # All shards would have to share one mask.
         and not weighting.same_dropout
         and all(p.compute_dtype == p.variable_dtype for p in policies)
     )
@@ -56,7 +58,7 @@ class OnePass:
             `(num_shards, shard_size, ...)`.
 
     Attributes:
-        dense: List of the `DenseCall`s. `gradient` leaves them out.
+        dense: List of the `DenseCall`s, whose variables `gradient` leaves out.
     """
 
     def __init__(self, model, weighting, shards):
@@ -80,7 +82,7 @@ class OnePass:
             if delta is None:
                 continue
             delta = self._cut(delta)
-            # Inner products among shards need the gradients themselves.
+            # The Gram matrix needs the gradients themselves.
             is_alone = "gram" not in weighting.statistics
             is_alone = is_alone and times[id(call.layer)] == 1
             if is_alone and DenseCall.is_worth_it(call, delta):
@@ -95,7 +97,7 @@ class OnePass:
             unstack(shards, self._count),
             unstack(map_rows(self._cut, self._y_pred), self._count),
         ):
-            # A shard that is not finite must not stay in the outputs' losses.
+            # A non-finite shard must not stay in the loss trackers of outputs.
             with state.finite_only(moving):
                 losses.append(gradients.data_loss_of(model, part, y_pred))
         return losses
@@ -105,16 +107,17 @@ class OnePass:
         return tf.reshape(batch, (self._count, -1, *batch.shape[1:]))
 
     def gradient(self, index):
-        """Returns loss and gradient of one shard, and nothing else to keep.
+        """Returns loss and gradient of one shard.
 
         Args:
-            index: Integer or integer scalar tensor; a slice of several shards
-                where `dense` has all there is.
+            index: Integer or integer scalar tensor. If `dense` has all layers,
+                it may be a slice of several shards.
 
         Returns:
             Tuple of the scalar loss, a list with the gradient of each
             trainable variable, float32, and an empty dict. The gradient is
-            `None` where no loss reaches, and for what `dense` has.
+            `None` for variables that the loss does not reach, and for those in
+            `dense`.
         """
         parts = [
             (
@@ -134,7 +137,7 @@ class OnePass:
 
 @dataclasses.dataclass(frozen=True)
 class DenseCall:
-    """The only call of a dense layer.
+    """The call of a dense layer that is called only once.
 
     Attributes:
         layer: The `keras.layers.Dense`.
@@ -149,7 +152,7 @@ class DenseCall:
 
     @classmethod
     def of(cls, call, deltas):
-        """Builds it from a recorded `Call` and deltas `(num_shards, ...)`."""
+        """Builds one from a recorded `Call` and deltas `(num_shards, ...)`."""
         (inputs,) = filter(tf.is_tensor, keras.tree.flatten(call.inputs))
         count = deltas.shape[0]
         return cls(
@@ -158,7 +161,7 @@ class DenseCall:
 
     @staticmethod
     def is_worth_it(call, deltas):
-        """Returns whether its factors are the cheaper form of a gradient.
+        """Returns whether a call can be a `DenseCall`, and is cheaper as one.
 
         Args:
             call: A `Call`, the only one of its layer.
@@ -167,7 +170,7 @@ class DenseCall:
         rows = deltas.shape[1:-1]
         if type(call.layer) is not layers.Dense or None in rows:
             return False
-        # Nothing is frozen, and there are no variables of LoRA.
+        # Kernel and bias are not frozen, and there are no LoRA variables.
         if len(call.variables) != 1 + call.layer.use_bias:
             return False
         inputs, units = call.layer.kernel.shape
@@ -180,7 +183,8 @@ class DenseCall:
 
     def norms(self):
         """Returns the squared norms of the gradients, `(num_shards,)`."""
-        # |a^T d|^2 = sum_ij (a_i . a_j) (d_i . d_j). A bias is an input of 1.
+        # |a^T d|^2 = sum_ij (a_i . a_j) (d_i . d_j). A bias acts as an input of
+        # 1.
         near = tf.matmul(self.inputs, self.inputs, transpose_b=True)
         if self.layer.use_bias:
             near += 1.0
@@ -202,12 +206,12 @@ class DenseCall:
         """Returns the weighted sum of the gradients of some shards.
 
         Args:
-            weights: Tensor of shape `(shards,)`; 0 leaves out a shard even
-                where it is not finite.
-            shards: A slice.
+            weights: Tensor of shape `(shards,)`. A weight of 0 leaves out a
+                shard, even a non-finite one.
+            shards: Slice, the shards that the weights belong to.
 
         Returns:
-            List of the tensors for kernel and bias, if there is one.
+            List of the tensors for the kernel and, if there is one, the bias.
         """
         weights = weights[:, None, None]
         inputs = tf.where(weights != 0.0, self.inputs[shards], 0.0)

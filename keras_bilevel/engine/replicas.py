@@ -1,4 +1,4 @@
-"""Several replicas and workers: reductions, and what Keras lacks for them."""
+"""Reductions over replicas, and fixes for Keras on several workers."""
 
 import keras
 import numpy as np
@@ -10,7 +10,7 @@ _GATHERED = (tf.int32, tf.int64)
 
 
 def num_replicas():
-    """Returns how many replicas share the step."""
+    """Returns the number of replicas."""
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
@@ -64,10 +64,10 @@ def gather(values):
         return values
     kind = values.dtype
     if kind.is_bool or (kind.is_integer and kind not in _GATHERED):
-        # Collective operations take few types.
+        # Collective operations support few types.
         return tf.cast(gather(tf.cast(values, tf.int64)), kind)
     context = tf.distribute.get_replica_context()
-    # What comes straight from the input has no device yet, which is an error.
+    # A tensor straight from the input has no device, and gathering it fails.
     gathered = context.all_gather(tf.identity(values), axis=0)
     size = values.shape[0]
     rows = None if size is None else num_replicas() * size
@@ -75,7 +75,7 @@ def gather(values):
 
 
 def own_part(values, size):
-    """Returns what is this replica's of tensors that `gather` has joined.
+    """Returns this replica's rows of what `gather` returned.
 
     Args:
         values: Tensor of shape `(num_replicas * size, ...)`.
@@ -102,7 +102,7 @@ def has_workers(strategy):
 
 
 def of_workers(value, strategy):
-    """Returns an integer as each worker has it; all have to ask for it.
+    """Gathers an integer from all workers; each of them has to call this.
 
     Args:
         value: Integer of this worker.
@@ -118,7 +118,7 @@ def of_workers(value, strategy):
 
 
 def check_strategy(strategy):
-    """Raises `ValueError` where replicas do not train in step."""
+    """Raises `ValueError` for a strategy without synchronous replicas."""
     refused = (
         tf.distribute.ParameterServerStrategy,
         tf.compat.v1.distribute.experimental.ParameterServerStrategy,
@@ -135,11 +135,12 @@ def check_strategy(strategy):
 
 
 def make_once(make, strategy=None):
-    """Calls a function that makes variables, once for all replicas.
+    """Creates variables once for all replicas.
 
     Args:
-        make: Function without arguments; it is called outside of graphs.
-        strategy: The `tf.distribute.Strategy` where no replica asks, or
+        make: Function without arguments that creates them. It is called outside
+            of graphs.
+        strategy: The `tf.distribute.Strategy` to use outside of a replica, or
             `None` for the current one.
     """
 
@@ -149,7 +150,7 @@ def make_once(make, strategy=None):
 
     context = tf.distribute.get_replica_context()
     if tf.distribute.has_strategy() and context is not None:
-        # All replicas wait here until it is done.
+        # All replicas wait here until the variables exist.
         context.merge_call(lambda _: make_outside())
     else:
         with (strategy or tf.distribute.get_strategy()).scope():
@@ -157,11 +158,12 @@ def make_once(make, strategy=None):
 
 
 class MultiWorker(keras_private.TrainerHooks):
-    """Mends `keras.Model` under `tf.distribute`; a mixin."""
+    """Fixes `keras.Model` under `tf.distribute`; a mixin."""
 
     def build_on_first_batch(self, iterator, data_batch):
-        # Keras averages the first batch over the replicas to get one: on
-        # several workers a structure fails, and ids are no `x`, `y` or weight.
+        # Keras averages the first batch over replicas to get a single one. On
+        # several workers that fails for a structure. Also, ids are neither `x`
+        # nor `y` nor weights.
         if not keras_private.has_strategy(self):
             self.build_before_trace(data_batch)
             return
@@ -177,11 +179,11 @@ class MultiWorker(keras_private.TrainerHooks):
             keras_private.build_symbolically(self, self.scheme.seen(data_batch))
 
     def build_before_trace(self, batch):
-        """Builds metrics and losses, where that needs no strategy.
+        """Builds metrics and losses, unless there is a strategy.
 
         Args:
-            batch: A batch, or a structure of the shapes and types of one.
-                Nothing is done where these are not known.
+            batch: A batch, or its `element_spec`. Nothing is built if shapes or
+                types are unknown.
         """
         leaves = keras.tree.flatten(batch)
         if keras_private.has_strategy(self) or self.run_eagerly:
@@ -190,13 +192,13 @@ class MultiWorker(keras_private.TrainerHooks):
             keras_private.build_symbolically(self, self.scheme.seen(batch))
 
     def wrap_step(self, step_function):
-        # On several workers Keras averages logs along their axis 0, which
-        # scalars have not: https://github.com/keras-team/keras/issues/20585.
+        # On several workers Keras averages logs along axis 0, which scalars do
+        # not have: https://github.com/keras-team/keras/issues/20585.
         is_spread = has_workers(self.distribute_strategy)
 
         def step(data):
-            # Where a dataset ends unforeseen, all that needs no data would be
-            # done once more: counts of examples, of iterations.
+            # If a dataset ends unexpectedly, operations that need no data would
+            # run once more, such as counting iterations.
             tensors = filter(tf.is_tensor, keras.tree.flatten(data))
             with tf.control_dependencies(list(tensors)):
                 logs = step_function(data)

@@ -1,17 +1,17 @@
-"""Second derivatives that TensorFlow lacks, or takes for zero.
+"""Second derivatives that TensorFlow lacks, or treats as zero.
 
-Alignments of examples by double back-propagation need the derivative of each
-operation's gradient. Seen with TensorFlow 2.18 to 2.21: that of a bilinear
-resize is taken for zero, so that alignments are wrong without a word; those of
-the other resizes and of softsign are missing, which is an error. They are
-registered here, for all of TensorFlow, unless it has them by then.
+Double back-propagation needs the derivative of each operation's gradient. In
+TensorFlow 2.18 to 2.21 that of a bilinear resize is treated as zero, so that
+alignments are silently wrong. Those of the other resizes and of softsign are
+missing, which is an error. They are registered here, globally for TensorFlow,
+unless a newer version has them.
 """
 
 import tensorflow as tf
 
 from keras_bilevel import keras_private
 
-# A gradient of a resize is linear, and the resize is its derivative.
+# The gradient of a resize is linear, and its derivative is the resize itself.
 _RESIZES = {
     "ResizeBicubicGrad": (
         tf.raw_ops.ResizeBicubic,
@@ -36,8 +36,8 @@ def register():
     if _is_missing("SoftsignGrad"):
         tf.RegisterGradient("SoftsignGrad")(_of_softsign)
     if keras_private.registered_gradient("ResizeBilinearGrad") is None:
-        # Registered as none, for which eager tapes keep no inputs: the
-        # gradient itself has to be another one.
+        # It is registered as `None`, for which eager tapes keep no inputs. So
+        # the gradient of the resize itself is replaced.
         keras_private.unregister_gradient("ResizeBilinear")
         tf.RegisterGradient("ResizeBilinear")(_bilinear_gradient)
 
@@ -52,7 +52,7 @@ def _is_missing(name):
 
 def _of_resize(resize, attributes):
     def gradient(op, change):
-        # A nearest neighbour has the size as input, others the image.
+        # Input 1 is a size or the image. Only ScaleAndTranslate has more.
         further = dict(zip(("scale", "translation"), op.inputs[2:]))
         resized = resize(
             images=change,
@@ -86,7 +86,7 @@ def _bilinear_gradient(op, gradients):
         size = tf.shape(gradients)[1:3]
 
         def derivative(change):
-            # It is linear: this too can be differentiated.
+            # An ordinary resize, so it can be differentiated again.
             return tf.raw_ops.ResizeBilinear(
                 images=change, size=size, **options
             )

@@ -1,4 +1,4 @@
-"""One gradient for several networks, each from the examples picked for it."""
+"""One gradient for several networks, each on its selected examples."""
 
 import keras
 import tensorflow as tf
@@ -16,18 +16,19 @@ from keras_bilevel.engine.step import Step
 
 
 class ExampleLosses:
-    """What each example of a batch adds to a network's loss.
+    """The loss of each example of a batch under one network.
 
     Args:
         network: A compiled `Wrapper`.
         batch: A `Batch`.
-        y_pred: What the network predicts for it.
+        y_pred: The network's predictions for it.
 
     Attributes:
         losses: Float32 tensor of shape `(batch_size,)`: each example's loss,
-            the mean over what counts in it.
-        counts: Boolean tensor of shape `(batch_size,)`: whether anything of
-            the example counts. Masks, ignored classes and weights of 0 say no.
+            the mean over its numbers that count.
+        counts: Boolean tensor of shape `(batch_size,)`: whether any number of
+            the example counts. Masked numbers, ignored classes and weights of 0
+            do not.
     """
 
     def __init__(self, network, batch, y_pred):
@@ -42,14 +43,14 @@ class ExampleLosses:
             self.losses, self.counts = compiled_losses.means_of(self._outputs)
 
     def _by_weights(self, network):
-        """Reads a network's own `compute_loss` from its slopes in weights."""
+        """Derives losses from the slopes of a network's own `compute_loss`."""
         shares, counts = self._shares()
         slopes = gradients.slopes_in_weights(network, self._batch, self._y_pred)
         size = tf.cast(tf.size(slopes), tf.float32)
         return tf.math.divide_no_nan(slopes * size, shares), counts
 
     def _shares(self):
-        """Returns how much each example counts, beside the mean of all."""
+        """Returns each example's weight relative to the average example."""
         outputs = self._outputs
         if not outputs:
             given = tensors(self._batch.sample_weight)
@@ -71,8 +72,8 @@ class ExampleLosses:
 
         Returns:
             List with a boolean tensor of shape `(batch_size, ...)` for each
-            output, and `None` for one without a loss; or `None` where there
-            are no compiled losses.
+            output, or `None` for an output without a loss. `None` if there are
+            no compiled losses.
         """
         if not self._outputs:
             return None
@@ -81,12 +82,12 @@ class ExampleLosses:
         return [counts.get(path) for path in paths]
 
     def mean_over(self, kept, per_replica=False):
-        """Returns the batch, weighed so that its loss is that of a part of it.
+        """Weighs the batch so that its loss is the mean over the kept examples.
 
         Args:
-            kept: Boolean tensor of shape `(batch_size,)`, what to keep.
-            per_replica: Boolean, whether the part is of this replica's
-                examples alone, or of those of all.
+            kept: Boolean tensor of shape `(batch_size,)`, the examples to keep.
+            per_replica: Boolean, whether the mean is over the kept examples of
+                this replica, or of all replicas.
 
         Returns:
             Tuple `(x, y, sample_weight)`.
@@ -114,12 +115,12 @@ class ExampleLosses:
 
 
 def of_kept(kept, numbers, per_replica):
-    """Returns factors that turn a mean over all into one over the kept.
+    """Returns factors that turn a mean over all into one over kept examples.
 
     Args:
         kept: Float tensor of shape `(batch_size,)`, 0 or 1.
-        numbers: Float tensor of that shape: how many numbers of each example
-            the mean is over.
+        numbers: Float tensor of that shape: how many numbers each example has
+            in the mean.
         per_replica: Boolean, see `mean_over`.
     """
     count = tf.reduce_sum(kept * numbers)
@@ -131,26 +132,24 @@ def of_kept(kept, numbers, per_replica):
 
 
 def walk(networks, select, disagree, batch, scale, per_replica=False, needs=()):
-    """Selects examples for each network and takes the gradient of all.
+    """Selects examples for each network and computes the joint gradient.
 
     Args:
         networks: List of networks, each in a built and compiled `Wrapper`.
-        select: Function from losses of shape `(networks, batch_size)`,
-            `disagree`'s tensor and what it needs, by name, to a boolean
-            tensor of the shape of losses.
-        disagree: Function from the list of predictions, and from what
-            `disagreement` takes as `counts`, to a boolean tensor of shape
-            `(batch_size,)`.
+        select: Function `(losses, disagree, **needed)` to a boolean tensor of
+            the shape of the losses, `(networks, batch_size)`.
+        disagree: Function `(y_preds, counts)` to a boolean tensor of shape
+            `(batch_size,)`, see `disagreement`.
         batch: A `Batch` of shape `(batch_size, ...)`.
         scale: The `LossScale`.
-        per_replica: Boolean, whether to select on each replica apart, or
-            among the examples of all.
+        per_replica: Boolean, whether to select on each replica separately, or
+            among the examples of all replicas.
         needs: Tuple of names out of those that `kb.selection.Rule` lists.
 
     Returns:
-        A `Step`; its weights, of shape `(networks, batch_size)`, are 1 where
-        a network learns from an example and 0 elsewhere, its losses those of
-        each network, its predictions a list.
+        A `Step`. Its weights, of shape `(networks, batch_size)`, are 1 where a
+        network learns from an example and 0 elsewhere. It has one loss and one
+        item in the list `y_pred` per network.
     """
     moving = state.moving_statistics(*networks)
     before = state.read(moving)

@@ -1,7 +1,7 @@
 """One weighted gradient from the shards of a super-batch.
 
-Shards are walked one by one. Unless the weighting asks for the Gram matrix,
-each gradient is folded into a running sum at once, so that memory does not
+Shards are processed one by one. Unless the weighting asks for the Gram matrix,
+each gradient is added to a running sum immediately, so that memory does not
 grow with the number of shards.
 """
 
@@ -21,7 +21,7 @@ from keras_bilevel.engine.step import Step
 
 
 def walk(model, weighting, batch, scale):
-    """Walks the shards of a super-batch and weighs their gradients.
+    """Computes the weighted sum of the gradients of a super-batch's shards.
 
     Args:
         model: A built `BilevelModel`.
@@ -46,8 +46,8 @@ def walk(model, weighting, batch, scale):
     validating, upper = zip(*(shards.visit(index) for index in range(split)))
     judge, dense_alignments = shards.judge(validating, upper)
 
-    if shards.layout.is_empty:
-        # All is known of all shards: there is nothing to walk.
+    if shards.packing.is_empty:
+        # All gradients are in `DenseCall`s: no loop over shards is needed.
         _, lower = shards.visit(slice(split, None))
         lower["alignment"] = dense_alignments[split:]
         lower["weights"] = tf.transpose(shards.weigh_all(lower))
@@ -55,14 +55,14 @@ def walk(model, weighting, batch, scale):
 
     def turn(index, total):
         gradient, seen = shards.visit(index + split)
-        # <g_v, g_i> of Eq. 10.
-        seen["alignment"] = shards.layout.inner_products(gradient, judge)
+        # <g_v, g_i>, the numerator of Eq. 10.
+        seen["alignment"] = shards.packing.inner_products(gradient, judge)
         seen["alignment"] += dense_alignments[index + split]
         if keeps_gradients:
             return total, {**seen, "gradient": gradient}
         weights = shards.weigh(seen)
-        # Eq. 11, a term of the sum.
-        part = shards.layout.scale(gradient, weights)
+        # Eq. 11: one term of the sum, not normalised yet.
+        part = shards.packing.scale(gradient, weights)
         total = [t + p for t, p in zip(total, part)]
         return total, {**seen, "weights": weights}
 
@@ -75,7 +75,7 @@ def walk(model, weighting, batch, scale):
         [tf.zeros_like(g) for g in judge],
         weighting.num_shards - split,
         like,
-        # No loop may wait for other replicas.
+        # Replicas cannot wait for one another inside a `tf.while_loop`.
         unroll=replicas.meet_in(model),
     )
     if keeps_gradients:
@@ -84,14 +84,14 @@ def walk(model, weighting, batch, scale):
 
 
 class _Shards:
-    """Visits single shards; holds what stays the same from one to the next."""
+    """Computes single shards, and holds what they have in common."""
 
     def __init__(self, model, weighting, batch, scale):
         self.model = model
         self.weighting = weighting
         self.batch = batch
         self.scale = scale
-        self.layout = None
+        self.packing = None
         shards = _cut(batch, weighting.num_shards)
         if one_pass.can_share(model, weighting, scale):
             self.passes = one_pass.OnePass(model, weighting, shards)
@@ -101,17 +101,17 @@ class _Shards:
             self.moving = state.moving_statistics(model)
 
     def visit(self, index):
-        """Returns the gradient of one shard and what was seen on the way.
+        """Returns the packed gradient of one shard, and its statistics by name.
 
         Args:
             index: As for `OnePass.gradient`.
         """
         before = state.read(self.moving)
         loss, gradient, kept = self.passes.gradient(index)
-        if self.layout is None:
-            self._lay_out(gradient)
-        gradient = self.layout.pack(gradient)
-        norm = self.layout.inner_products(gradient, gradient)
+        if self.packing is None:
+            self._pack_as(gradient)
+        gradient = self.packing.pack(gradient)
+        norm = self.packing.inner_products(gradient, gradient)
         norm += self.dense_norms[index]
         healthy = tf.math.is_finite(loss)
         healthy &= tf.reduce_all(tf.math.is_finite(norm), axis=-1)
@@ -121,9 +121,9 @@ class _Shards:
         seen = {"kept": kept, "loss": loss, "norm": norm, "healthy": healthy}
         return gradient, seen
 
-    def _lay_out(self, gradient):
+    def _pack_as(self, gradient):
         dense = self.passes.dense
-        self.layout = vectors.Layout(
+        self.packing = vectors.Packing(
             self.model,
             gradient,
             self.weighting.per_layer,
@@ -132,17 +132,17 @@ class _Shards:
         self.dense_norms = self._dense_statistic(c.norms() for c in dense)
 
     def _dense_statistic(self, values):
-        """Sums a statistic of each dense layer to one of each group.
+        """Sums a statistic of the dense layers over each group.
 
         Args:
-            values: Tensors of shape `(num_shards,)`.
+            values: Iterable of a tensor of shape `(num_shards,)` per layer.
 
         Returns:
             Tensor of shape `(num_shards, groups)`.
         """
-        sums = [tf.zeros(self.weighting.num_shards)] * self.layout.num_groups
+        sums = [tf.zeros(self.weighting.num_shards)] * self.packing.num_groups
         for call, value in zip(self.passes.dense, values):
-            sums[self.layout.group_of(call.layer.kernel)] += value
+            sums[self.packing.group_of(call.layer.kernel)] += value
         return tf.stack(sums, axis=1)
 
     def _dense_sums(self, weights, shards):
@@ -150,11 +150,11 @@ class _Shards:
 
         Args:
             weights: Tensor of shape `(groups, units)`.
-            shards: A slice, where these units are.
+            shards: Slice, the shards that these units are.
         """
         return [
             call.weighted_sum(
-                weights[self.layout.group_of(call.layer.kernel)], shards
+                weights[self.packing.group_of(call.layer.kernel)], shards
             )
             for call in self.passes.dense
         ]
@@ -164,11 +164,12 @@ class _Shards:
 
         Args:
             validating: List of the gradients of the validation shards.
-            upper: List of what was seen there.
+            upper: List of their statistics, from `visit`.
 
         Returns:
-            Tuple of the upper-level gradient g_v, packed, and the alignments
-            with what is not packed of it, `(num_shards, groups)`.
+            Tuple of the packed part of the upper-level gradient g_v, and of all
+            shards' alignments with its other part, that of the `DenseCall`s,
+            `(num_shards, groups)`.
         """
         masked = [
             [self.scale.mask(seen["healthy"], g) for g in gradient]
@@ -176,7 +177,7 @@ class _Shards:
         ]
         packed = [tf.add_n(vectors) for vectors in zip(*masked)]
         healthy = tf.stack([seen["healthy"] for seen in upper])
-        ones = tf.ones((self.layout.num_groups, len(upper)))
+        ones = tf.ones((self.packing.num_groups, len(upper)))
         dense = self._dense_sums(
             tf.where(healthy, ones, 0.0), slice(len(upper))
         )
@@ -211,19 +212,21 @@ class _Shards:
         return self.scale.mask(healthy, weights)
 
     def solve(self, seen):
-        """Weighs all shards from their Gram matrix (Eq. 8), and sums them."""
+        """Weighs all shards by their Gram matrix, and sums their gradients."""
         healthy = seen["healthy"][:, None]
         stacked = [self.scale.mask(healthy, g) for g in seen["gradient"]]
         weights = self.weigh_all(seen, gram=vectors.gram_matrix(stacked))
+        # Eq. 11.
         total = vectors.weighted_sum(stacked, weights)
         return total, tf.transpose(weights)
 
     def step(self, total, upper, lower):
-        """Normalises the weights and gathers what all shards have shown."""
+        """Normalises the weights and collects the results of all shards."""
         weights = tf.transpose(lower["weights"])
-        # Eq. 10: w_i / sum_j |w_j|.
+        # 1 / |w|_1 multiplies the sum: single gradients are gone by now.
         factors = vectors.normalizer(self.weighting, weights)
         split = slice(self.weighting.num_validation_shards, None)
+        # Eq. 11 for the `DenseCall`s.
         dense = self._dense_sums(weights * factors[:, None], split)
         own = {
             id(variable): part
@@ -231,7 +234,7 @@ class _Shards:
             for variable, part in zip(call.variables, parts)
         }
         variables = self.model.trainable_variables
-        summed = self.layout.unpack(self.layout.scale(total, factors))
+        summed = self.packing.unpack(self.packing.scale(total, factors))
         kept, loss, healthy = (
             keras.tree.map_structure(
                 lambda last, *first: tf.concat([tf.stack(first), last], 0),
@@ -277,7 +280,7 @@ class _OwnPasses:
         """Returns the predictions for the whole super-batch.
 
         Args:
-            kept: What `gradient` returned, stacked over all shards.
+            kept: The dicts that `gradient` returned, stacked over all shards.
         """
         kept = keras.tree.map_structure(
             lambda t: tf.reshape(t, (-1, *t.shape[2:])), kept
@@ -297,7 +300,7 @@ def _cut(batch, num_shards):
     for tensor in tensors(parts):
         size = tensor.shape[0]
         if size is None:
-            # Generators: the size is known when the batch is there.
+            # From a generator, the size is known only when the batch is read.
             tf.debugging.assert_equal(
                 tf.shape(tensor)[0] % num_shards,
                 0,

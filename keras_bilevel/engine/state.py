@@ -10,8 +10,9 @@ from keras_bilevel import keras_private
 def moving_statistics(*networks):
     """Returns the float variables that a forward pass may update.
 
-    They are BatchNorm's moving averages, their kin in users' own layers, and
-    the per-output loss trackers. Weights of frozen layers are not among them.
+    They are BatchNorm's moving averages, similar variables of users' own
+    layers, and the loss trackers of the outputs. Weights of frozen layers are
+    not included.
 
     Args:
         *networks: `Wrapper`s, which may share layers.
@@ -57,7 +58,7 @@ def all_finite(values):
 def spoiled(variables, values):
     """Returns whether a forward pass made finite state non-finite, a scalar.
 
-    State that never was finite, such as a mask of -inf, is as it should be.
+    State that was not finite before, such as a mask of -inf, does not count.
 
     Args:
         variables: List of `keras.Variable`.
@@ -76,7 +77,7 @@ def spoiled(variables, values):
 
 
 def restore_unless(healthy, variables, values):
-    """Restores the variables that a forward pass has spoiled.
+    """Restores variables to their values before a pass that was not healthy.
 
     Args:
         healthy: Boolean scalar, `False` to restore.
@@ -89,11 +90,11 @@ def restore_unless(healthy, variables, values):
 
 @contextlib.contextmanager
 def finite_only(variables, unless=True):
-    """Undoes in all variables what makes one of them non-finite.
+    """Restores all variables if the body makes one of them non-finite.
 
     Args:
         variables: List of `keras.Variable`.
-        unless: Boolean scalar, `False` to undo everything.
+        unless: Boolean scalar, `False` to restore them in any case.
     """
     before = read(variables)
     yield

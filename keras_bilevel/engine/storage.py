@@ -1,4 +1,4 @@
-"""Rows of variables, and files."""
+"""Reads and writes rows of variables, and files."""
 
 import tensorflow as tf
 
@@ -21,20 +21,20 @@ def write_rows(variable, rows, values):
 
     Args:
         variable: `keras.Variable` of shape `(n, ...)`.
-        rows: Integer tensor of shape `(count,)`. Of a row that is there twice
-            the values have to be the same.
+        rows: Integer tensor of shape `(count,)`. If a row occurs twice, its
+            values have to be the same.
         values: Tensor of shape `(count, ...)`.
     """
     variable.value.scatter_update(tf.IndexedSlices(values, rows))
 
 
 def add_rows(variable, rows, values):
-    """Adds to some rows of a variable, to a row as often as it is there."""
+    """Adds to some rows of a variable; a row may occur several times."""
     variable.value.scatter_add(tf.IndexedSlices(values, rows))
 
 
 def raise_rows(variable, rows, values):
-    """Makes some rows of a variable at least as high as values."""
+    """Replaces some rows of a variable by their maximum with `values`."""
     variable.value.scatter_max(tf.IndexedSlices(values, rows))
 
 
@@ -45,7 +45,7 @@ def write_histogram(log_dir, name, values, step):
         log_dir: String, the folder of the logs.
         name: String.
         values: Float array of any shape.
-        step: Integer, where it is shown.
+        step: Integer, the step at which it is shown.
     """
     writer = tf.summary.create_file_writer(log_dir)
     with writer.as_default():
@@ -54,7 +54,7 @@ def write_histogram(log_dir, name, values, step):
 
 
 def replace_file(path, write):
-    """Writes a file so that it is there as a whole, or as it was.
+    """Replaces a file as a whole: an interruption leaves the old one.
 
     Args:
         path: String, on any file system of TensorFlow.

@@ -9,12 +9,12 @@ from keras_bilevel import keras_private
 from keras_bilevel.engine import replicas
 
 
-class Layout:
-    """Says where each variable's gradient lies in which group's vector.
+class Packing:
+    """Maps each variable's gradient to its place in the vector of its group.
 
-    A group is the whole network, or one layer: the variables that share a
-    weight. Packing the tensors of a group into one vector makes every later
-    operation one large one, which matters where shards are small.
+    A group is a set of variables that share one weight: the whole network, or
+    one layer. The tensors of a group are packed into one vector, so that every
+    later operation is a single large one. This matters where shards are small.
 
     Args:
         model: A `BilevelModel`.
@@ -53,14 +53,14 @@ class Layout:
         return self._group_of[id(variable)]
 
     def pack(self, gradient):
-        """Returns a list of vectors, for each group where there is one."""
+        """Returns a list of vectors, one for each group that is packed."""
         return [
             tf.concat([tf.reshape(gradient[i], (-1,)) for i in group], 0)
             for group in self._packed.values()
         ]
 
     def unpack(self, vectors):
-        """Returns the list of tensors, and of `None`, that was packed."""
+        """Returns the gradient that was packed, `None` for other variables."""
         gradient = [None] * len(self.shapes)
         for group, vector in zip(self._packed.values(), vectors):
             sizes = [math.prod(self.shapes[i]) for i in group]
@@ -108,7 +108,7 @@ def weighted_sum(stacked, weights):
 
 
 def _owners(model):
-    """Returns the position of the layer that owns a variable, by its id."""
+    """Returns a dict of variable id to the position of the owning layer."""
     return {
         id(variable): position
         for position, layer in enumerate(keras_private.all_layers(model))
@@ -133,7 +133,7 @@ def fold(body, carry, turns, like, unroll=False):
         carry: Structure of tensors.
         turns: Integer, number of turns, known when the step is traced.
         like: Structure of tensors of the shapes and types of one output.
-        unroll: Boolean, whether to do without a `tf.while_loop` in any case.
+        unroll: Boolean, whether to unroll the loop in any case.
 
     Returns:
         Tuple of the last carry and the outputs, stacked along a new axis 0.
@@ -175,9 +175,9 @@ def _looped(body, carry, turns, like):
 
 
 def normalizer(weighting, weights):
-    """Returns the factor `1 / |w|_1` of each group (Eq. 10).
+    """Returns the factor `1 / |w|_1` of each group.
 
-    It is 0 where no weight is left (or `|w|_1` underflows), so that the step
+    It is 0 where all weights are 0 (or `|w|_1` underflows), so that the step
     applies a zero gradient and never a NaN.
 
     Args:
@@ -191,11 +191,12 @@ def normalizer(weighting, weights):
         return tf.ones_like(weights[:, 0])
     total = replicas.reduce_sum(tf.reduce_sum(tf.abs(weights), axis=1))
     underflows = total < np.finfo(np.float32).tiny
+    # Eq. 10: w_i / |w|_1.
     return tf.where(underflows, 0.0, 1.0 / tf.where(underflows, 1.0, total))
 
 
 def finite_or_zero(values):
-    """Returns 0 where a value is not finite, for what is kept of a step."""
+    """Replaces values that are not finite by 0."""
     return tf.where(tf.math.is_finite(values), values, 0.0)
 
 

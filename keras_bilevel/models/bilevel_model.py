@@ -1,4 +1,4 @@
-"""The one model of all alignment weightings."""
+"""The model of all weightings, of shards and of examples."""
 
 import keras
 
@@ -14,17 +14,17 @@ from keras_bilevel.weighting.weighting import ShardWeighting
 
 @keras.saving.register_keras_serializable("keras_bilevel")
 class BilevelModel(Fitting, Wrapper):
-    """Trains a Keras model on what its lower-level units have in common.
+    """Trains a Keras model on weighted shards or weighted source examples.
 
-    From arrays, `fit` builds stratified super-batches: `batch_size` is the
-    number of examples in all shards of a step, on all replicas, and has to be
-    a multiple of `num_shards`. Fewer than `num_shards` examples of a class and
-    fewer than `batch_size` in all are left over, others each epoch. A dataset
-    has to yield such super-batches; see `kb.data.stratified_batches`.
+    From arrays, `fit` builds stratified super-batches. `batch_size` is the
+    number of examples in all shards of a step, on all replicas. It has to be a
+    multiple of `num_replicas * num_shards`. Fewer than that many examples of
+    each class, and then fewer than `batch_size` examples, are left over. They
+    differ from epoch to epoch. A dataset has to yield such super-batches; see
+    `kb.data.stratified_batches`.
 
-    Everything but training is the inner model's: `predict`, `evaluate`,
-    `summary`, `export` act on the network as it is, and `model.model` is that
-    network.
+    Only training is changed: `predict`, `evaluate`, `summary` and `export` act
+    on the network as it is. `model.model` is that network.
 
     Args:
         model: `keras.Model` to train: Functional, Sequential or subclassed,
@@ -32,13 +32,13 @@ class BilevelModel(Fitting, Wrapper):
         weighting: A `kb.weighting.Weighting`, for instance
             `kb.weighting.DeepBilevel()`, or the name of one that needs no
             arguments, for instance `"deep_bilevel"`.
-        source_model: `keras.Model` for the source examples of a target-driven
-            weighting, where their labels differ from the target's. It shares
-            layers with `model`: what both have in common is theta, by which
-            the target judges, the rest are their own heads. Defaults to
-            `None`: one network for source and target.
-        source_loss: Loss of the source network, as for `compile`, where it is
-            not the one that is compiled. Defaults to `None`.
+        source_model: `keras.Model` for the source examples, if their labels
+            differ from the target's. Only for weightings of source examples. It
+            shares layers with `model`. The shared variables are theta, in which
+            alignments are computed. All other layers are heads of one network.
+            Defaults to `None`: one network for source and target.
+        source_loss: Loss of the source network, as for `compile`. Defaults to
+            `None`: the compiled loss.
         stratify_by: What the shards of `fit` on arrays are stratified by:
             `"label"` for integer or one-hot labels, a callable that maps one
             example's `(x, y)` to an integer group where the labels are
@@ -48,8 +48,8 @@ class BilevelModel(Fitting, Wrapper):
             examples for all shards: `"repeat"` them, and warn, `"drop"` the
             group, or `"error"`. Defaults to `"repeat"`.
         validation_ratio: Float in `[0, 1)`, the share of each group that
-            `fit` on arrays puts in validation shards only. It is chosen anew
-            by each `fit`. Defaults to `0.0`: every example serves in both
+            `fit` on arrays puts in validation shards only. Each `fit` chooses
+            these examples anew. Defaults to `0.0`: every example serves in both
             roles.
         **kwargs: `name` and the like, as of `keras.Model`.
 
@@ -121,13 +121,13 @@ class BilevelModel(Fitting, Wrapper):
 
     @property
     def source_model(self):
-        """The network of the source examples, `None` if there is but one."""
+        """The network of the source examples, `None` if there is only one."""
         return None if self._source is None else self._source.model
 
     def get_source(self):
         """Returns the `Wrapper` that source examples go through."""
-        # No property: Keras would take it for a part of this model, and save
-        # it without end.
+        # Not a property: Keras would treat it as a part of this model, and
+        # saving would recurse endlessly.
         return self._source or self
 
     def get_config(self):
@@ -156,7 +156,7 @@ class BilevelModel(Fitting, Wrapper):
 
 
 def _normalized(network):
-    """Returns a network as the graph from which it can be saved jointly."""
+    """Rebuilds a network as a Functional model, which can be saved jointly."""
     if not pair.is_functional(network):
         return network
     inputs, outputs = pair.ends(network)

@@ -1,4 +1,4 @@
-"""`fit` and the training step, of all methods that look at single examples."""
+"""`fit` and the training step of all methods."""
 
 import keras
 import numpy as np
@@ -31,11 +31,11 @@ class Fitting(engine.MultiWorker):
 
     - From arrays, `fit` builds batches whose ids are the row numbers.
     - Datasets of `kb.data` are told the epoch, so that a resumed run sees the
-      order of an uninterrupted one.
-    - Observers among the callbacks take part in the training step. What the
-      callbacks of this package keep, and the state of dropout, is saved with
-      the weights.
-    - Several workers train on one order of the data, from one epoch on.
+      same order as an uninterrupted one.
+    - Callbacks that are observers take part in the training step. The state of
+      this package's callbacks, and that of dropout, is saved with the weights.
+    - Several workers train on the same order of the data, and begin with the
+      same epoch.
 
     Attributes:
         scheme: The `Scheme`, which a subclass makes: how batches are made and
@@ -70,14 +70,15 @@ class Fitting(engine.MultiWorker):
     ):
         """Trains the model; the arguments are those of `keras.Model.fit`.
 
-        From arrays, `fit` builds the batches by itself: `batch_size` is the
-        number of examples of a step on all replicas, and fewer than that are
-        left over, others each epoch. A dataset has to yield such batches.
+        From arrays, `fit` builds the batches. `batch_size` is the number of
+        examples of a step on all replicas. Examples that do not fill a batch
+        are left over; they differ from epoch to epoch. A dataset has to yield
+        such batches itself.
 
-        Arrays are all that Keras takes, lists of numbers and pandas objects
-        with columns of several types, but nothing sparse or ragged. With
-        `class_weight`, weights of classes and of examples are multiplied;
-        labels of several tokens or pixels make as many weights.
+        Arrays are all that Keras takes, lists of numbers, and pandas objects
+        with columns of several types. Sparse and ragged data are not supported.
+        `class_weight` is multiplied by `sample_weight`. If an example has
+        several tokens or pixels with a label each, it has as many weights.
 
         Returns:
             A `keras.callbacks.History`.
@@ -150,7 +151,7 @@ class Fitting(engine.MultiWorker):
         if self.optimizer.built:
             return
         if self.run_eagerly:
-            # Some layers build parts of theirs only when they really run.
+            # Some layers build their sublayers only in a real call.
             for network, batch in parts:
                 network(batch.x, training=False)
         self.optimizer.build(self.trainable_variables)
@@ -161,32 +162,33 @@ class Fitting(engine.MultiWorker):
 
     def logs_of_epoch(self, logs):
         if "test_step" in self._own and self.scheme.num_replicas == 1:
-            # Its logs need not be those of its metrics.
+            # The network's own `test_step` may log more than its metrics.
             return logs
-        # The logs of a step are averaged over replicas, whatever they mean;
-        # metrics know how. Keras asks them only where it knows all of them.
+        # Keras averages the logs of a step over replicas, even if they are
+        # sums. Metrics reduce them correctly, but Keras only asks them if it
+        # knows all of them.
         results = {**self.get_metrics_result(), **self.scheme.results()}
         if isinstance(logs, dict) and set(logs) == set(results):
             return results
         return super().logs_of_epoch(logs)
 
     def _data_seed(self):
-        """Returns the seed of the order of arrays, one on all workers.
+        """Returns the seed of the order of arrays, the same on all workers.
 
-        It is drawn from NumPy's global generator, as that of a dataset is.
+        It is drawn from NumPy's global generator, as the seed of a dataset is.
         """
         seed = np.random.randint(2**31 - 1)
         return engine.of_workers(seed, self.distribute_strategy)[0]
 
     def _prepare(self, dataset, class_weight):
-        """Returns a dataset with all that is to be done with its batches."""
+        """Checks a dataset, and prepares its batches for training."""
         check_labels(dataset.element_spec)
         if class_weight is not None:
             dataset = class_weights.weighted(dataset, class_weight)
         spec = dataset.element_spec
         ranks = [leaf.shape.rank for leaf in keras.tree.flatten(spec)]
         if self._ranks not in (None, ranks):
-            # TensorFlow would make one step for both, of unknown shapes.
+            # TensorFlow would relax the shapes of both to unknown in one trace.
             self.train_function = None
         self._ranks = ranks
         self.build_before_trace(spec)
@@ -197,7 +199,7 @@ class Fitting(engine.MultiWorker):
         return sharded_by_data(dataset)
 
     def _check_agree(self, name, value, mend):
-        """Raises `ValueError` where workers differ in an integer."""
+        """Raises `ValueError` if an integer differs between workers."""
         values = engine.of_workers(value, self.distribute_strategy)
         if len(set(values)) > 1:
             raise ValueError(
@@ -206,10 +208,10 @@ class Fitting(engine.MultiWorker):
             )
 
     def _with_own(self, callbacks, watching, dataset):
-        """Returns the user's callbacks, and those that this run needs.
+        """Returns the user's callbacks, and those that `fit` itself needs.
 
-        Those that observe steps take part in `train_step`; those that keep
-        something take part in saving and loading.
+        Callbacks with `observe` take part in `train_step`. Callbacks with
+        `get_state` take part in saving and loading.
         """
         users = _listed(callbacks)
         known = origins(dataset)
@@ -232,7 +234,7 @@ class Fitting(engine.MultiWorker):
         return callbacks
 
     def _epoch_teller(self, counters):
-        """Returns a callback that tells all who need it which epoch it is."""
+        """Returns a callback that passes the epoch to scheme and datasets."""
 
         def begin(epoch, logs):
             self._check_agree("epoch", epoch, _OTHER_EPOCH)
@@ -243,8 +245,8 @@ class Fitting(engine.MultiWorker):
         return keras.callbacks.LambdaCallback(on_epoch_begin=begin)
 
     def save_own_variables(self, store):
-        # A resumed run goes on with the dropout masks and with what callbacks
-        # have seen. Keras itself does not save the states of seeds.
+        # A resumed run continues with the same dropout masks and state of
+        # callbacks. Keras itself does not save the state of seed generators.
         for i, variable in enumerate(engine.seed_states(self)):
             store[f"seed_{i}"] = variable.numpy()
         for i, keeper in enumerate(self._keepers):

@@ -1,4 +1,4 @@
-"""Networks that learn from the examples that a rule picks for them."""
+"""The model of sample selection."""
 
 import keras
 
@@ -22,38 +22,38 @@ from keras_bilevel.selection import Rule
 class SelectionModel(Fitting, OwnMethods, keras.Model):
     """Trains networks on the examples with small losses.
 
-    A network learns what is easy before it memorizes wrong labels. So at
-    epoch t only a share R(t) of each batch is kept, the examples with the
-    smallest losses; the loss of a network is the mean over what is kept for
-    it. With one R(t) = 1 this is plain Keras training.
+    A network learns what is easy before it memorizes wrong labels. So at epoch
+    t only a share R(t) of each batch is kept: the examples with the smallest
+    losses. The loss of a network is the mean over the examples kept for it. One
+    network with R(t) = 1 is plain Keras training.
 
-    Every network makes one forward pass a step, and one optimizer trains all
-    of them: what it takes over all gradients, such as `global_clipnorm`,
-    couples them.
+    Every network makes one forward pass per step. One optimizer trains all of
+    them. So whatever it computes over all gradients, such as `global_clipnorm`,
+    couples the networks.
 
-    Examples of sample weight 0 neither count nor are kept. Other weights, one
-    number per example, weigh the losses of what is kept but do not change
-    which examples are easy.
+    Examples of sample weight 0 are neither counted nor kept. Other weights, one
+    per example, weigh the losses of the kept examples, but do not change which
+    examples are kept.
 
     Args:
-        networks: `keras.Model` or list of them, of the same inputs and
-            outputs, that share nothing. Networks for `CoTeaching` and its kin
-            need different initial weights.
+        networks: `keras.Model` or list of them, with the same inputs and
+            outputs, that share no layers. Networks for `CoTeaching` and similar
+            rules need different initial weights.
         rule: A `kb.selection.Rule`, for instance `kb.selection.CoTeaching()`.
         schedule: A `kb.schedules.Schedule`, R(t) for epoch t. Defaults to
-            `None`, which keeps all that the rule lets pass.
+            `None`: R(t) = 1.
         predict_with: What `predict` and `evaluate` use: `"first"` network or
             `"mean"` of all networks' outputs. Defaults to `"first"`.
-        select_per_replica: Boolean. With several replicas, whether each keeps
-            R(t) of its own examples, or R(t) of all examples is kept, as on
-            one device. Defaults to `False`; `True` saves a small reduction.
+        select_per_replica: Boolean, for several replicas. `True` keeps R(t) of
+            the examples of each replica, which saves a small reduction. `False`
+            keeps R(t) of all examples, as on one device. Defaults to `False`.
         **kwargs: `name` and the like, as of `keras.Model`.
 
     Attributes:
         epoch: Integer, the t of R(t). `fit` sets it; set it before
             `train_on_batch`.
-        schedule: The schedule. Another one takes effect at once, and needs
-            no new compilation of the step.
+        schedule: The schedule. A new one takes effect at once, and the step is
+            not compiled again.
         models: List of the networks, each usable on its own.
 
     Example:
@@ -134,7 +134,7 @@ class SelectionModel(Fitting, OwnMethods, keras.Model):
         return self._networks[: 1 if self.predict_with == "first" else None]
 
     def merged(self, y_preds):
-        """Returns what the model predicts.
+        """Returns predictions of networks, merged as `predict_with` says.
 
         Args:
             y_preds: List of the predictions of the networks that predict, or
@@ -168,7 +168,7 @@ class SelectionModel(Fitting, OwnMethods, keras.Model):
 
     @property
     def losses(self):
-        # Those of the networks that predict, for `evaluate`.
+        # The losses of the networks that predict, for `evaluate`.
         predicting = self._predicting()
         losses = [loss for network in predicting for loss in network.losses]
         return [loss / len(predicting) for loss in losses]

@@ -1,8 +1,7 @@
-"""A Keras model that overrides another one's training, and nothing else.
+"""A Keras model that replaces the training of another one, nothing else.
 
-A subclass of `keras.Model` may override how its loss and metrics are computed
-and what a step of `evaluate` or `predict` does: that is used. How it trains is
-what this package is for.
+If the inner model overrides `compute_loss`, `compute_metrics`, `test_step` or
+`predict_step`, its own methods are used. A `train_step` of its own is refused.
 """
 
 import inspect
@@ -19,18 +18,18 @@ _USED = ("compute_loss", "compute_metrics", "test_step", "predict_step")
 class OwnMethods:
     """Trains with a network's own loss and metrics; a mixin.
 
-    Compiled losses take one weight for each example. Where the network has
-    methods of its own, it shares losses, metrics and trackers with this model,
-    so that its methods find what `compile` was given.
+    Compiled losses take one weight for each example. If the network overrides
+    one of the methods above, it shares losses, metrics and trackers with this
+    model. So its methods find them compiled.
     """
 
-    # Which of the methods above the network overrides.
+    # The methods in `_USED` that the network overrides.
     _own = frozenset()
 
     def _judged(self):
-        """Returns the network that `evaluate` and `predict` are about.
+        """Returns the network that `evaluate` and `predict` use.
 
-        `None` where there is more than one, or none yet.
+        `None` if there are several, or none yet.
         """
         raise NotImplementedError
 
@@ -48,7 +47,7 @@ class OwnMethods:
             keras_private.share_compiled(self, network)
 
     def compile_from_config(self, config):
-        # Keras leaves this to models that override `compile`.
+        # Keras requires this of models that override `compile`.
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built and self.optimizer is not None:
             self.optimizer.build(self.trainable_variables)
@@ -94,7 +93,7 @@ class OwnMethods:
 
 
 class Wrapper(OwnMethods, keras.Model):
-    """Shares the weights, the outputs and the dtype of an inner network.
+    """Wraps a network, and shares its weights, outputs and dtype.
 
     Args:
         model: `keras.Model`, the network to train. It stays usable on its
@@ -151,11 +150,11 @@ class Wrapper(OwnMethods, keras.Model):
 
     @property
     def losses(self):
-        # Not those of another network that a subclass may hold.
+        # Without those of another network that a subclass may hold.
         losses = self.model.losses
         if not engine.THREAD.data_only:
             return losses
-        # Keras lists the weight regularisers last, one each.
+        # Keras lists the weight regularisers last, one per variable.
         regularized = sum(
             v.regularizer is not None for v in self.model.trainable_variables
         )

@@ -1,4 +1,4 @@
-"""What carries a weight, and all that depends on it."""
+"""Schemes: what differs between shards, examples and selected examples."""
 
 from keras_bilevel.schemes.examples import Examples
 from keras_bilevel.schemes.selected import Selected

@@ -1,4 +1,4 @@
-"""Source examples carry the weights, and a target batch judges."""
+"""The scheme in which a target batch weighs source examples."""
 
 import keras
 from keras import ops
@@ -15,8 +15,9 @@ from keras_bilevel.schemes.scheme import WeighingScheme
 class Examples(WeighingScheme):
     """SOSELETO's scheme: source and target batches, of one network or two.
 
-    Besides what weights do, the progress bar shows `target_loss`, or
-    `source_loss` where `loss` is the target's.
+    Besides the metrics of `WeighingScheme`, the progress bar shows
+    `target_loss`. With a source network, `loss` is that of the target, and
+    `source_loss` is shown instead.
 
     Args:
         model: A `BilevelModel`.
@@ -29,7 +30,7 @@ class Examples(WeighingScheme):
         other = "target" if model.source_model is None else "source"
         self.other_loss = keras.metrics.Mean(name=f"{other}_loss")
         self.metrics.append(self.other_loss)
-        # Steps whose alignments do not add up.
+        # Counts the steps whose alignments do not add up.
         self.misfits = keras.metrics.Sum(name="misfits")
         self.unseen = [self.misfits]
 
@@ -66,7 +67,7 @@ class Examples(WeighingScheme):
                 f"{num_examples} for {max(sizes)} source examples. Pass the "
                 "size of the source set as `num_examples`."
             )
-        # XLA leaves out the assertion in the step.
+        # XLA removes the assertion in the step, so the dataset has one as well.
         is_known = bool(sizes)
         return (
             dataset
@@ -98,7 +99,8 @@ class Examples(WeighingScheme):
         are_positions = any(o.ids_are_positions for o in origins(dataset))
         if not (is_memory and are_positions):
             return [check]
-        # Weights would go from example to example, without a word.
+        # If the order of the dataset changed, weights would silently move to
+        # other examples. The observer notices that.
         if self._ids is None:
             self._ids = ExampleObserver(self.weighting.num_examples)
             self._ids.set_model(self.model)
@@ -167,15 +169,15 @@ class Examples(WeighingScheme):
 
 
 class AlignmentCheck(keras.callbacks.Callback):
-    """Ends `fit` where the alignments of a step do not add up.
+    """Stops `fit` with an error if the alignments of a step do not add up.
 
-    The loss is affine in the examples' weights, so their alignments, weighted,
-    add up to that of the whole loss. They do not where a second derivative is
-    wrong. Such a step has changed nothing. It is looked for after the first
-    batch of `fit` and after every epoch.
+    The loss is affine in the weights of the examples. So the weighted sum of
+    their alignments is the alignment of the whole loss, unless a second
+    derivative is wrong. Such a step changes nothing. The check runs after the
+    first batch of `fit` and after every epoch.
 
     Args:
-        misfits: `keras.metrics.Sum` of such steps.
+        misfits: `keras.metrics.Sum` that counts such steps.
         network: `keras.Model` of the source examples.
     """
 

@@ -1,4 +1,4 @@
-"""Two networks that share layers, saved as the one network they are."""
+"""Saves two networks that share layers as one joint network."""
 
 import keras
 
@@ -31,7 +31,7 @@ def check_shared(target, source):
 
 
 def get_config(target, source):
-    """Returns the config of both networks, their shared layers once."""
+    """Returns the config of both networks, with their shared layers once."""
     if not (is_functional(target) and is_functional(source)):
         raise ValueError(
             "Expected Functional or built Sequential models as `model` and "
@@ -58,7 +58,7 @@ def get_config(target, source):
 
 
 def split(config):
-    """Returns the target and the source network of such a config.
+    """Returns the target and the source network from their config.
 
     Args:
         config: What `get_config` returned, with the joint network deserialized.
@@ -81,7 +81,7 @@ def split(config):
 
 
 def _place(tensor, known):
-    """Returns the position of a tensor in a list that it is added to."""
+    """Returns the position of a tensor in a list, and appends a new one."""
     for place, other in enumerate(known):
         if other is tensor:
             return place

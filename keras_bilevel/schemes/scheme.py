@@ -1,7 +1,8 @@
-"""What depends on what carries a weight: batches, checks, the step, its logs.
+"""Base classes of schemes: batches, checks, the step and its logs.
 
-`fit` and `train_step` are the same for all methods of this package; they ask a
-scheme for the rest.
+`fit` and `train_step` are the same for all methods of this package. A scheme
+has what differs between weighing shards, weighing examples and selecting
+examples.
 """
 
 import keras
@@ -15,11 +16,11 @@ class Scheme:
     """Makes, checks and reads batches; takes a step, and logs it.
 
     Args:
-        model: The `keras.Model` that is in `fit`.
+        model: The `keras.Model` that is trained.
 
     Attributes:
         metrics: List of `keras.metrics.Metric` of training steps only;
-            `evaluate` does not know them.
+            `evaluate` ignores them.
         unseen: List of further metrics, which are not shown.
     """
 
@@ -50,7 +51,7 @@ class Scheme:
             dataset: What `fit` takes, a `tf.data.Dataset` or anything else.
 
         Returns:
-            The dataset, which may check each batch.
+            The dataset, to which a check of each batch may have been added.
         """
         return dataset
 
@@ -58,7 +59,7 @@ class Scheme:
         """Raises `ValueError` for a number of epochs that does not suit."""
 
     def begin_epoch(self, epoch):
-        """Takes note of the epoch that is about to begin."""
+        """Is called with the number of the epoch that begins."""
 
     def watching(self, part, batch_size):
         """Returns callbacks that watch a run of `fit` on arrays, a list."""
@@ -88,18 +89,18 @@ class Scheme:
         self.model.built = True
 
     def seen(self, batch):
-        """Returns `(x, y, sample_weight)` of what loss and metrics see.
+        """Returns `(x, y, sample_weight)` as the loss and metrics get it.
 
         Args:
-            batch: A batch of `fit`, `evaluate` or `train_on_batch`, or one of
-                the shapes and types of its tensors.
+            batch: A batch of `fit`, `evaluate` or `train_on_batch`, or its
+                `element_spec`.
         """
         # Ids may come fourth.
         parts = batch[:3] if isinstance(batch, tuple) else batch
         return keras.utils.unpack_x_y_sample_weight(parts)
 
     def step(self, parts, scale):
-        """Takes the gradient of one step, and updates no weight of a network.
+        """Computes the gradient of one step, without updating any network.
 
         Args:
             parts: What `parse` returned.
@@ -115,7 +116,7 @@ class Scheme:
 
         Returns:
             Tuple of a `Batch`, the predictions for it, losses, and how much
-            each of these counts in the loss that is shown.
+            each loss counts in the mean that is shown.
         """
         raise NotImplementedError
 
@@ -144,7 +145,7 @@ class Scheme:
 
 
 class WeighingScheme(Scheme):
-    """Shows what a weighting does, as numbers in the progress bar.
+    """Shows the effects of a weighting in the progress bar.
 
     - `negative_weights`: the fraction of negative weights.
     - `effective_shards` (`effective_examples`): `1 / sum_i w_i^2` for
@@ -156,7 +157,7 @@ class WeighingScheme(Scheme):
     Args:
         model: A `BilevelModel`.
         weighting: A `Weighting`.
-        unit: String, what carries a weight.
+        unit: String, `"shard"` or `"example"`.
     """
 
     def __init__(self, model, weighting, unit):
@@ -174,10 +175,10 @@ class WeighingScheme(Scheme):
 
 
 class OutputTrackers:
-    """Shows the loss of each output as it is shown of all.
+    """Tracks the loss of each output in line with the total loss.
 
-    Keras takes note of it whenever a loss is computed, however examples are
-    weighed: that is undone.
+    Keras updates these trackers whenever a loss is computed, with whatever
+    weights the examples have at that time. Such updates are undone.
 
     Args:
         model: A compiled `keras.Model`.
@@ -190,7 +191,7 @@ class OutputTrackers:
         self._before = engine.read(self._variables)
 
     def update(self, step):
-        """Adds the losses of an `engine.Step`, unless nothing was kept."""
+        """Adds the losses of an `engine.Step`, unless all of it was dropped."""
         if step.shown is None or not self._variables:
             return
         y, y_pred, sample_weight = step.shown

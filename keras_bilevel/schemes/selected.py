@@ -1,4 +1,4 @@
-"""A rule selects the examples that each network learns from."""
+"""The scheme in which a rule selects the examples of each network."""
 
 import keras
 from keras import ops
@@ -14,11 +14,11 @@ from keras_bilevel.selection.disagreement import disagreement
 
 
 class Selected(Scheme):
-    """Sample selection's scheme: of each batch the share R(t) is kept.
+    """Sample selection's scheme: the share R(t) of each batch is kept.
 
-    The progress bar shows `kept`, the share of the examples that was learned
-    from, the mean over the networks, and `dropped_examples`, the count of
-    examples whose loss or gradient was not finite.
+    The progress bar shows `kept`, the share of the examples that were learned
+    from, averaged over the networks. It also shows `dropped_examples`, the
+    number of examples whose loss or gradient was not finite.
 
     Args:
         model: A `SelectionModel`.
@@ -36,8 +36,8 @@ class Selected(Scheme):
         self.per_replica = per_replica
         self.schedule = schedule
         self.epoch = 0
-        # t and R(t), in variables that Keras does not track: a new epoch or
-        # schedule changes numbers and not the compiled step.
+        # R(t) and t are variables that Keras does not track. A new epoch or
+        # schedule changes their values, but not the compiled step.
         self._share = keras.Variable(
             schedule(0), dtype="float32", trainable=False
         )
@@ -104,7 +104,8 @@ class Selected(Scheme):
         return disagreement(y_preds, is_logit, counts)
 
     def shown(self, step):
-        # The loss is a mean over the kept: so it is over several steps.
+        # Each loss is a mean over kept examples. Their number as weight makes
+        # the mean over several steps one over kept examples, too.
         kept = engine.reduce_sum(ops.sum(step.weights[0]))
         return step.batch, step.y_pred, step.losses[0], kept
 

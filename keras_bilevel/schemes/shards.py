@@ -1,4 +1,4 @@
-"""Shards of a super-batch carry the weights, and some of them judge."""
+"""The scheme in which some shards of a super-batch weigh the others."""
 
 import warnings
 
@@ -25,7 +25,7 @@ class Shards(WeighingScheme):
 
     def __init__(self, model, weighting):
         super().__init__(model, weighting, "shard")
-        # The loss that is shown has the regularisers in it.
+        # The loss in the progress bar includes regularisers, this one does not.
         self.data_loss = keras.metrics.Mean(name="data_loss")
         self.unseen = [self.data_loss]
 
@@ -148,8 +148,8 @@ def loss_of_guessing(y, loss, tuple_size=1):
         y: Integer labels of shape `(num_examples,)` or `(num_examples, 1)`, or
             one-hot labels of shape `(num_examples, classes)`.
         loss: What was given to `compile`.
-        tuple_size: Integer: of each class so many examples, or a multiple of
-            it, are seen in an epoch. Defaults to `1`.
+        tuple_size: Integer. The number of examples of each class that an epoch
+            sees is a multiple of it. Defaults to `1`.
 
     Returns:
         Float. `None` unless the loss is a cross-entropy over classes, with one
@@ -165,7 +165,7 @@ def loss_of_guessing(y, loss, tuple_size=1):
         return None
     seen = np.maximum(counts // tuple_size, counts > 0) * tuple_size
     frequencies = seen / seen.sum()
-    # No prediction is better than the mean of the smoothed labels.
+    # No constant prediction is better than the mean of the smoothed labels.
     smoothing = options.get("label_smoothing") or 0.0
     frequencies = frequencies * (1 - smoothing) + smoothing / len(frequencies)
     frequencies = frequencies[frequencies > 0]
@@ -173,7 +173,7 @@ def loss_of_guessing(y, loss, tuple_size=1):
 
 
 def _counts(labels, is_sparse):
-    """Returns the examples of each class, `None` of other labels than these."""
+    """Returns the number of examples per class, `None` for other labels."""
     if labels.ndim == 2 and labels.shape[1] > 1 and not is_sparse:
         return labels.sum(axis=0)
     if labels.ndim == 1 or labels.shape[1:] == (1,):
@@ -182,7 +182,7 @@ def _counts(labels, is_sparse):
 
 
 class RunawayWarning(keras.callbacks.Callback):
-    """Warns once when the loss stays where guessing would put it.
+    """Warns once if the loss does not fall below that of guessing.
 
     Args:
         data_loss: `keras.metrics.Mean` of the epoch's loss, regularisers left
@@ -201,7 +201,7 @@ class RunawayWarning(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         loss = float(self.data_loss.result())
-        # A NaN is not below either.
+        # The comparison is false for NaN, too.
         if loss < self.guessing:
             self._epochs = self._steps = 0
             return

@@ -1,4 +1,4 @@
-"""Rules: who picks which small-loss examples."""
+"""Rules: which small-loss examples each network learns from."""
 
 from keras_bilevel.selection.class_balanced_co_teaching import (
     ClassBalancedCoTeaching,

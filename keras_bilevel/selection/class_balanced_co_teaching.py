@@ -9,14 +9,14 @@ from keras_bilevel.selection.smallest import num_kept
 
 @keras.saving.register_keras_serializable("keras_bilevel")
 class ClassBalancedCoTeaching(Rule):
-    """Co-teaching, with R(t) a share of each class and not of the batch.
+    """Co-teaching that keeps R(t) of each class, and not of the batch.
 
-    Small losses are those of the classes that are easy or frequent. Among a
-    whole batch they leave few examples of the others, and the networks soon
-    know those no more. Here, of the `n_c` examples of class `c` in a batch,
-    the `ceil(R(t) n_c)` with the smallest losses for the peer are kept. A
-    class of one example is kept wherever R(t) is above 0, so batches should
-    hold several examples of each class.
+    Easy or frequent classes have small losses. If a whole batch is ranked, few
+    examples of other classes are kept, and the networks soon forget these
+    classes. Here, of the `n_c` examples of class `c` in a batch, the
+    `ceil(R(t) n_c)` with the smallest losses for the peer are kept. The only
+    example of a class is kept whenever R(t) > 0, so batches should hold several
+    examples of each class.
 
     Labels are integers or one-hot vectors, one class per example.
 
@@ -41,7 +41,7 @@ class ClassBalancedCoTeaching(Rule):
     def call(self, losses, share, disagree, epoch, classes):
         is_there = ops.isfinite(losses)
         place = ops.arange(ops.shape(losses)[-1])
-        # Pairs [network, i, j]: whether j counts beside i, and ranks before.
+        # Pairs [network, i, j]: whether j is of i's class, and ranks before i.
         one, other = losses[:, :, None], losses[:, None, :]
         peers = (classes[:, None] == classes) & is_there[:, None, :]
         is_first = (other < one) | ((other == one) & (place < place[:, None]))

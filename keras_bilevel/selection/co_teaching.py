@@ -11,8 +11,8 @@ from keras_bilevel.selection.smallest import smallest
 class CoTeaching(Rule):
     """Keeps for one network the examples that are easy for its peer.
 
-    Two networks that begin with different weights make different errors, so
-    that one does not pass on to the other what it has memorized itself.
+    Two networks with different initial weights make different errors. So a
+    network does not train its peer on what it has itself memorized.
 
     Example:
 

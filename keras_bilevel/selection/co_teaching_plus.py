@@ -9,15 +9,14 @@ from keras_bilevel.selection.co_teaching import CoTeaching
 
 @keras.saving.register_keras_serializable("keras_bilevel")
 class CoTeachingPlus(CoTeaching):
-    """Co-teaching, among the examples that two networks tell differently.
+    """Co-teaching, among the examples on which two networks disagree.
 
-    R(t) is a share of the examples on which the networks disagree, which
-    keeps the two from growing alike. A batch without disagreement changes
-    nothing.
+    R(t) is a share of these examples, which keeps the two networks different. A
+    batch without disagreement changes nothing.
 
     Args:
-        warm_up: Integer, how many epochs are plain Co-teaching first. Of
-            200, the authors' code has 20 on CIFAR-10, 5 on CIFAR-100 and
+        warm_up: Integer, how many epochs are plain Co-teaching first. Of 200
+            epochs, the authors' code uses 20 on CIFAR-10, 5 on CIFAR-100 and
             none on MNIST. Defaults to `0`.
 
     Example:

@@ -8,11 +8,10 @@ from keras_bilevel.selection.rule import Rule
 
 @keras.saving.register_keras_serializable("keras_bilevel")
 class Decoupling(Rule):
-    """Keeps all examples that two networks tell differently.
+    """Keeps all examples on which two networks disagree.
 
-    "When to update" is told apart from "how to update": it does not depend
-    on the label. There is no R(t). A batch without disagreement changes
-    nothing.
+    "When to update" is decoupled from "how to update": it does not depend on
+    the label. R(t) is not used. A batch without disagreement changes nothing.
 
     Example:
 

@@ -13,8 +13,8 @@ def disagreement(y_preds, from_logits, counts=None):
             means two classes.
         from_logits: Boolean, whether a single number is a logit.
         counts: List with a boolean tensor of shape `(batch_size, ...)` for
-            each output, which of its predictions count, or `None` for an
-            output that does not. Defaults to `None`: all count.
+            each output, which of its predictions count, or `None` for an output
+            that does not count. Defaults to `None`: all count.
 
     Returns:
         Boolean tensor of shape `(batch_size,)`: where any output of any
@@ -34,12 +34,12 @@ def disagreement(y_preds, from_logits, counts=None):
 
 
 def _classes(y_pred, from_logits):
-    """Returns integer tensors of shape `(batch_size, n)`, one an output."""
+    """Returns integer tensors of shape `(batch_size, n)`, one per output."""
     return [_class(t, from_logits) for t in keras.tree.flatten(y_pred)]
 
 
 def _like(count, classes):
-    """Returns which classes of `(batch_size, n)` count."""
+    """Returns a mask of the classes that count, `(batch_size, n)`."""
     if count is True:
         return ops.ones_like(classes, "bool")
     count = ops.reshape(count, (ops.shape(count)[0], -1))

@@ -1,4 +1,4 @@
-"""What every rule is: losses and R(t) in, a mask for each network out."""
+"""The base class of rules: losses and R(t) in, a mask per network out."""
 
 
 class Rule:
@@ -10,9 +10,9 @@ class Rule:
     Attributes:
         num_networks: Integer, how many networks the rule needs; `None` where
             any number will do. Defaults to `2`.
-        needs: Tuple of names, what `call` gets as further keyword arguments,
-            for the same examples as the losses. `"labels"`: y, as it is in
-            the batch. `"classes"`: the class of each example, an integer
+        needs: Tuple of names, the further keyword arguments of `call`. They
+            belong to the same examples as the losses. `"labels"`: y, as it is
+            in the batch. `"classes"`: the class of each example, an integer
             tensor of shape `(batch_size,)`, from labels that are integers or
             one-hot; others are an error. `"predictions"`: a list of what each
             network predicts. Defaults to `()`.
@@ -43,8 +43,8 @@ class Rule:
             disagree: Boolean tensor of shape `(batch_size,)`, where the
                 networks do not all predict the same class.
             epoch: Scalar integer tensor, t.
-            **needed: One for each name in `needs`. A rule without any need
-                not have them in its signature.
+            **needed: One for each name in `needs`. A rule without needs can
+                leave them out of its signature.
 
         Returns:
             Boolean tensor of shape `(num_networks, batch_size)`, the examples

@@ -10,9 +10,9 @@ from keras_bilevel.selection.smallest import smallest
 class SelfPaced(Rule):
     """Keeps the examples with the smallest losses for the network itself.
 
-    The predefined curriculum of MentorNet, and self-paced learning. One
-    network is enough; its selection errors are its own to repeat, which
-    `CoTeaching` mends with a second one.
+    This is self-paced learning, and the predefined curriculum of MentorNet. One
+    network is enough, but it reinforces its own selection errors. `CoTeaching`
+    avoids this with a second network.
 
     Example:
 

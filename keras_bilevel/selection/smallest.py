@@ -7,9 +7,8 @@ def smallest(losses, share):
     """Marks the share of examples with the smallest losses.
 
     Of n examples `ceil(share * n)` are kept, those with the smallest losses;
-    equal losses are kept in their order. A loss of infinity says that the
-    example is not there: it neither counts nor is it kept. All shapes are
-    static.
+    equal losses are kept in their order. An example with an infinite loss is
+    neither counted nor kept. All shapes are static.
 
     Args:
         losses: Float tensor of shape `(..., batch_size)`.
@@ -37,6 +36,6 @@ def num_kept(share, count):
         share: Scalar in [0, 1].
         count: Float tensor of any shape.
     """
-    # A share such as 0.55 is no float32: 0.55 * 100 is a little above 55.
+    # A share such as 0.55 is not exact in float32: 0.55 * 100 is above 55.
     rounding = ops.maximum(1e-6, 2e-7 * count)
     return ops.ceil(share * count - rounding)

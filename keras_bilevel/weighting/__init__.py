@@ -1,4 +1,4 @@
-"""Weightings: what becomes of an alignment."""
+"""Weightings: from alignments to weights."""
 
 from keras_bilevel.weighting.deep_bilevel import DeepBilevel
 from keras_bilevel.weighting.get import get

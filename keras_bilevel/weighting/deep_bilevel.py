@@ -5,7 +5,6 @@ from keras import ops
 
 from keras_bilevel.checks import check_choice
 from keras_bilevel.checks import check_integer
-from keras_bilevel.checks import check_numbers
 from keras_bilevel.checks import check_positive
 from keras_bilevel.checks import wrong_argument
 from keras_bilevel.weighting.weighting import ShardWeighting
@@ -26,14 +25,14 @@ class DeepBilevel(ShardWeighting):
     g   = sum_i w_i g_i                              (Eq. 11)
     ```
 
-    and `g` goes to the optimizer. No clean label is needed: what one shard's
-    examples have in common with another's is kept, what only one of them
-    explains is not. Weights may be negative.
+    and the optimizer applies `g`. No clean labels are needed: what several
+    shards have in common is learned, and what fits only one of them is not.
+    Weights may be negative.
 
-    Choosing a rate: along the directions in which gradients vary most, every
-    `w_i g_i` follows `g_v`, so that a step carries the noise of the validation
+    Choosing a learning rate: along the directions in which gradients vary most,
+    every `w_i g_i` follows `g_v`. So a step has the noise of the validation
     shards alone. A rate at which plain SGD is stable *with batches as large as
-    the validation shards* is safe here; three times that one often is. Take
+    the validation shards* is safe here, and often three times that rate. Use
     smaller rates with smaller shards.
 
     Args:
@@ -42,17 +41,17 @@ class DeepBilevel(ShardWeighting):
         num_validation_shards: Integer, how many of them judge the others;
             the first ones in the super-batch. Defaults to `1`, as in the
             paper.
-        mu: Float, at least 0. Pulls the weights together; keeps shards
-            with a vanishing gradient from large weights. Defaults to `0.01`.
+        mu: Float, at least 0. Regularises the weights, so that shards with a
+            vanishing gradient do not get large ones. Defaults to `0.01`.
         lambda_: Float, greater than 0. Trades alignment against the length of
             the step. Defaults to `1.0`.
         l1_normalize: Boolean. `False` is row (a) of Table 1. Defaults to
             `True`.
         per_layer: Boolean, weights for each layer on its own: row (b) of
             Table 1. Defaults to `False`.
-        same_dropout: Boolean, one dropout mask for all shards: the paper's
-            baseline; its row (d), a mask for each, does better in most cells
-            and is the default. Defaults to `False`.
+        same_dropout: Boolean, one dropout mask for all shards, as in the
+            paper's baseline. A mask per shard, row (d) of Table 1, is better in
+            most cells and is the default. Defaults to `False`.
         solver: `"diagonal"` for Eq. 10, or `"exact"` for the linear system of
             Eq. 8, `(G / lambda_ + mu I) w = c` with the Gram matrix `G` of the
             training gradients and `c_i = <g_v, g_i>`. The exact solver keeps
@@ -91,7 +90,7 @@ class DeepBilevel(ShardWeighting):
                 f"fewer than num_shards={num_shards}, so that a training "
                 "shard is left",
             )
-        check_numbers("mu", mu, low=0)
+        check_positive("mu", mu, or_zero=True)
         check_positive("lambda_", lambda_)
         check_choice("solver", solver, ("diagonal", "exact"))
         self.num_shards = num_shards
@@ -112,10 +111,11 @@ class DeepBilevel(ShardWeighting):
     def call(self, alignment, norm=None, gram=None):
         if self.solver == "exact":
             return self._solve(alignment, gram)
+        # Eq. 10, before the weights are normalised.
         return ops.divide_no_nan(alignment, norm / self.lambda_ + self.mu)
 
     def _solve(self, alignment, gram):
-        # Eq. 8. Where mu = 0 and shards agree exactly, G is singular.
+        # G is singular if shards agree exactly, so mu = 0 needs a small ridge.
         ridge = self.mu + keras.config.epsilon() * ops.mean(
             ops.diagonal(gram, axis1=-2, axis2=-1), axis=-1
         )
@@ -123,10 +123,10 @@ class DeepBilevel(ShardWeighting):
         system = gram / self.lambda_ + ridge[:, None, None] * ops.eye(
             gram.shape[-1]
         )
-        # A gradient that overflows must be seen, and cannot be solved with.
+        # An overflow must stay visible as NaN, but the solver cannot take it.
         is_finite = ops.all(ops.isfinite(system), axis=(-2, -1), keepdims=True)
         system = ops.where(is_finite, system, ops.eye(gram.shape[-1]))
-        weights = ops.solve(system, alignment[..., None])
+        weights = ops.solve(system, alignment[..., None])  # Eq. 8
         return ops.where(is_finite, weights, float("nan"))[..., 0]
 
     def get_config(self):

@@ -23,8 +23,8 @@ def get(identifier):
         A `kb.weighting.Weighting`.
 
     Raises:
-        ValueError: If it is none of these, or its class has no default for
-            something that it needs.
+        ValueError: If it is none of these, or its class has arguments without a
+            default.
 
     Example:
 
@@ -49,7 +49,7 @@ def get(identifier):
 
 
 def _classes():
-    """Returns a dict of name to class of all that this room exports."""
+    """Returns a dict of name to class of all exported weightings."""
     return {
         re.sub("(?<!^)(?=[A-Z])", "_", cls.__name__).lower(): cls
         for cls in vars(room).values()

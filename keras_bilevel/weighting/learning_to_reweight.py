@@ -8,7 +8,7 @@ from keras_bilevel.weighting.weighting import ExampleWeighting
 
 @keras.saving.register_keras_serializable("keras_bilevel")
 class LearningToReweight(ExampleWeighting):
-    """Weighs the examples of a batch by a clean batch, and forgets them.
+    """Weighs the examples of a batch by a clean batch, without memory.
 
     With `u` the gradient of the clean batch's loss and `l_j` the loss of
     source example `j`,
@@ -19,9 +19,10 @@ class LearningToReweight(ExampleWeighting):
     g   = sum_j w_j grad l_j  ->  optimizer
     ```
 
-    In the paper `w` is the gradient of the clean loss in example weights that
-    are 0, after a step with them (its Eq. 12 to 14): this inner product.
-    A step without any aligned example changes nothing.
+    The paper takes a step with example weights of 0. There, `w` is the negative
+    derivative of the clean loss in these weights (its Eq. 12 to 14), which is
+    proportional to this inner product. A step without any aligned example
+    changes nothing.
 
     Example:
 

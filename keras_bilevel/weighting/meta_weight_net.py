@@ -22,22 +22,23 @@ class MetaWeightNet(ExampleWeighting, keras.layers.Layer):
     g     = 1/n sum_j V(l_j; Theta) grad l_j  ->  optimizer              (Eq. 5)
     ```
 
-    in this order: where examples of some loss help the clean batch, the weight
-    of that loss grows, and the network's step has it already. In the paper `u`
-    is taken where a step with the old `Theta` would lead; here it is that of
-    the network as it is, which differs by terms of the order of `lr`.
+    in this order. If examples of some loss help the clean batch, the weight of
+    that loss grows, and the network's step already uses the new weight. The
+    paper computes `u` after a trial step with the old `Theta`. Here `u` is
+    computed at the current variables, which differs by terms of the order of
+    `lr`.
 
-    Nothing is remembered of an example: ids do not matter, and the source may
-    be endless. `Theta` is saved and restored with the model.
+    No example is remembered: ids do not matter, and the source may be infinite.
+    `Theta` is saved and restored with the model.
 
     Args:
         hidden: Integer, units of the hidden layer. Defaults to `100`, as in
             the paper.
         meta_lr: Float, rate of `Theta` relative to the optimizer's, the
-            paper's beta. Where it is too high, the first steps, in which all
-            examples help, make all weights 1, and a sigmoid hardly comes back
-            from there: look at `weight_of`, and lower it. (The authors' code
-            has Adam for `Theta`.) Defaults to `0.03`.
+            paper's beta. In the first steps all examples help. If the rate is
+            too high, all weights become 1, where the sigmoid saturates. Check
+            `weight_of`, and lower the rate then. (The authors' code uses Adam
+            for `Theta`.) Defaults to `0.03`.
 
     Example:
 
@@ -65,7 +66,7 @@ class MetaWeightNet(ExampleWeighting, keras.layers.Layer):
         check_positive("meta_lr", meta_lr)
         self.hidden = hidden
         self.meta_lr = meta_lr
-        # Units have kinks at different losses: their biases are not 0.
+        # Biases are not 0, so that units have their kinks at different losses.
         self.kernel = self._add("kernel", hidden, 1.0)
         self.bias = self._add("bias", hidden, 1.0)
         self.kernel_out = self._add("kernel_out", hidden, hidden**-0.5)
@@ -81,7 +82,7 @@ class MetaWeightNet(ExampleWeighting, keras.layers.Layer):
         )
 
     def weight_of(self, loss):
-        """Returns what losses weigh, V(loss).
+        """Returns the weights of losses, V(loss).
 
         Args:
             loss: Float tensor of any shape.
@@ -103,7 +104,8 @@ class MetaWeightNet(ExampleWeighting, keras.layers.Layer):
         alignment, loss = statistics["alignment"][0], statistics["loss"][0]
         units, weight = self._forward(loss)
         size = ops.cast(ops.shape(loss)[0], "float32")
-        # Eq. 6: dV = V (1 - V) dscore, and on through the score's layers.
+        # Eq. 6: dV = V (1 - V) dscore, then back-propagation through the
+        # layers.
         of_score = (alignment * weight * (1.0 - weight))[:, None]
         of_score *= self.meta_lr * learning_rate / size
         of_units = ops.where(units > 0, of_score * self.kernel_out, 0.0)

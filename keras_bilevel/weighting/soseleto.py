@@ -25,15 +25,15 @@ class Soseleto(ExampleWeighting, keras.layers.Layer):
     alpha_j = clip(alpha_j + alpha_lr * lr * <grad l_j, u>)         (Eq. 5)
     ```
 
-    What only the target network has follows the target's own gradient
-    (Algorithm 1). The weights outlive the step: they are saved and restored
-    with the model, and tell which source examples help and which labels are
-    wrong. The paper's Eq. 5 has a factor `1 / num_examples`, for which its
-    `alpha_lr` would have to be of the order of `num_examples`; here `alpha_lr`
-    has it in it.
+    Variables of the target network alone get the gradient of the target's loss
+    (Algorithm 1). The weights are remembered over steps, and saved and restored
+    with the model. They show which source examples help and which labels are
+    wrong. The paper's Eq. 5 has a factor `1 / num_examples`, so that its
+    `alpha_lr` would have to be of the order of `num_examples`. Here `alpha_lr`
+    includes this factor.
 
-    Half of all examples end up at a bound of `clip`, where `example_weights`
-    no longer tells them apart. `example_scores` goes on: the sum of all
+    Half of all examples end up at a bound of `clip`, where `example_weights` no
+    longer distinguishes them. `example_scores` still does: it is the sum of all
     changes, unclipped. Rank by it.
 
     Args:
@@ -46,7 +46,7 @@ class Soseleto(ExampleWeighting, keras.layers.Layer):
         clip: Tuple of floats, range of the weights. Defaults to
             `(0.0, 1.1)`: room for relevant examples to grow.
         update_weights_first: Boolean. `True` applies Eq. 5 before Eq. 3, so
-            that the network's step has the new weights already. It costs
+            that the network's step already uses the new weights. It costs
             another backward pass. Defaults to `False`, Algorithm 1.
 
     Attributes:

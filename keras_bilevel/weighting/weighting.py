@@ -1,16 +1,16 @@
-"""What every weighting is: its statistics, and a rule from them to weights."""
+"""Base classes of weightings, which turn statistics into weights."""
 
 
 class Weighting:
     """Turns the alignment of the lower-level units into their weights.
 
     A weighting is pure maths: it never sees a tape, a replica or a model.
-    `BilevelModel` computes, for every unit of the lower level, the statistics
-    that the weighting names, calls the weighting, and follows the weighted sum
-    of the units' gradients.
+    For every unit of the lower level, `BilevelModel` computes the statistics
+    that the weighting names. It then calls the weighting, and gives the
+    weighted sum of the units' gradients to the optimizer.
 
-    To write a new one, subclass `ShardWeighting` or `ExampleWeighting`, which
-    say what carries a weight, and implement `call`.
+    To write a new one, subclass `ShardWeighting` or `ExampleWeighting`,
+    depending on the unit that is weighed, and implement `call`.
 
     Attributes:
         statistics: Tuple of the names that `call` reads. All units have an
@@ -60,7 +60,7 @@ class ShardWeighting(Weighting):
     """A weighting of shards, some of which judge the others.
 
     Without `"gram"` among its statistics, `call` must be elementwise over the
-    shards, so that each gradient can be folded into a running sum at once.
+    shards, so that each gradient can be added to a running sum immediately.
 
     Attributes:
         statistics: Further names are `"norm"` (squared Euclidean norm of a
@@ -98,8 +98,8 @@ class ExampleWeighting(Weighting):
     """A weighting of source examples, which a target batch judges.
 
     Attributes:
-        num_examples: Integer, ids are in `[0, num_examples)`, or `None` where
-            no example is remembered. Defaults to `None`.
+        num_examples: Integer, ids are in `[0, num_examples)`, or `None` if no
+            example is remembered. Defaults to `None`.
         update_weights_first: Boolean, whether `recall` is asked after `update`
             instead of before. Defaults to `False`.
 

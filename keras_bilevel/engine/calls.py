@@ -4,6 +4,11 @@ Where no layer mixes examples, one backward pass gives the deltas of all
 examples: the derivatives of their losses with respect to the output of each
 layer call. The inputs and deltas of a call determine the gradient of the
 layer's variables, for any rows and any weights, and inner products with it.
+
+Layers are called through an attribute `call` of their own for that, up to
+their activation. A functional model that also returns the inputs and outputs
+of its layers gives the same numbers, but has to compute each activation again
+for each shard: 1.22 of the time on a convolutional network with 8 shards.
 """
 
 import contextlib

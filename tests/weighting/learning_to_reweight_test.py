@@ -1,6 +1,8 @@
 """Learning to Reweight in float64 NumPy."""
 
+import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 import keras_bilevel as kb
@@ -44,3 +46,25 @@ def test_no_aligned_example_changes_nothing():
     log = model.fit(dataset, verbose=0).history
     assert not any(np.any(w) for w in network.get_weights())
     assert log["effective_examples"] == [0.0]
+
+
+class Pulled(keras.layers.Layer):
+    """Has a weight that its own loss alone reaches."""
+
+    def build(self, input_shape):
+        self.shift = self.add_weight(shape=(), initializer="ones", name="shift")
+
+    def call(self, x):
+        self.add_loss(keras.ops.square(self.shift))
+        return x
+
+
+def test_a_variable_that_no_example_moves_follows_its_own_loss():
+    network = tanh_network()
+    network.add(Pulled())
+    model = compiled(network, kb.weighting.LearningToReweight())
+    x, y = batch_of(12)
+    train_step(model, (x, y, np.arange(12)), batch_of(6, seed=1))
+    shift = float(network.layers[-1].shift)
+    # SGD at a rate of 0.1, from 1: the slope of its square is 2.
+    assert shift == pytest.approx(0.8)

@@ -70,7 +70,11 @@ class Packing:
 
     def inner_products(self, a, b):
         """Returns the inner product in each group, a tensor `(groups,)`."""
-        dots = [tf.tensordot(x, y, 1) for x, y in zip(a, b)]
+        # Much faster on a CPU than `tensordot`.
+        dots = [
+            tf.matmul(x[None], y[None], transpose_b=True)[0, 0]
+            for x, y in zip(a, b)
+        ]
         products = dict(zip(self._packed, dots))
         return tf.stack([products.get(g, 0.0) for g in range(self.num_groups)])
 

@@ -116,8 +116,7 @@ class BilevelModel(Fitting, Wrapper):
             self._source = Wrapper(source_model)
             if self.model.built and self._source.built:
                 pair.check_shared(self.model, source_model)
-        scheme = Shards if is_of_shards else Examples
-        self.scheme = scheme(self, self.weighting)
+        self.scheme = (Shards if is_of_shards else Examples)(self)
 
     @property
     def source_model(self):

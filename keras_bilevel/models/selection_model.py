@@ -99,9 +99,7 @@ class SelectionModel(Fitting, OwnMethods, keras.Model):
         self.predict_with = predict_with
         self.select_per_replica = select_per_replica
         self._networks = wrappers
-        self.scheme = Selected(
-            self, wrappers, rule, schedule, select_per_replica
-        )
+        self.scheme = Selected(self, wrappers, schedule)
         self.built = all(network.built for network in networks)
 
     @property

@@ -20,12 +20,11 @@ class Examples(WeighingScheme):
     `source_loss` is shown instead.
 
     Args:
-        model: A `BilevelModel`.
-        weighting: An `ExampleWeighting`.
+        model: A `BilevelModel` with an `ExampleWeighting`.
     """
 
-    def __init__(self, model, weighting):
-        super().__init__(model, weighting, "example")
+    def __init__(self, model):
+        super().__init__(model, "example")
         self._ids = None
         other = "target" if model.source_model is None else "source"
         self.other_loss = keras.metrics.Mean(name=f"{other}_loss")
@@ -37,8 +36,8 @@ class Examples(WeighingScheme):
     def batches(self, part, batch_size, **options):
         raise ValueError(
             "Expected a dataset of (source, target) batches, since "
-            f"{type(self.weighting).__name__} weighs source examples by a "
-            "target batch. Received: arrays. Call `model.fit("
+            f"{type(self.model.weighting).__name__} weighs source examples by "
+            "a target batch. Received: arrays. Call `model.fit("
             "kb.data.source_target_batches((x, y), (x_target, y_target), "
             "source_size=..., target_size=...))`."
         )
@@ -54,26 +53,23 @@ class Examples(WeighingScheme):
         sizes = [origin.num_examples for origin in origins(dataset)]
         sizes = [size for size in sizes if size is not None]
         engine.make_once(
-            lambda: self.weighting.prepare(max(sizes, default=None)),
+            lambda: self.model.weighting.prepare(max(sizes, default=None)),
             self.model.distribute_strategy,
         )
-        num_examples = self.weighting.num_examples
+        num_examples = self.model.weighting.num_examples
         if num_examples is None:
             return dataset
         if any(size > num_examples for size in sizes):
             raise ValueError(
                 "Expected a weight for every source example. Received: "
-                f"{type(self.weighting).__name__} with num_examples="
+                f"{type(self.model.weighting).__name__} with num_examples="
                 f"{num_examples} for {max(sizes)} source examples. Pass the "
                 "size of the source set as `num_examples`."
             )
         # XLA removes the assertion in the step, so the dataset has one as well.
-        is_known = bool(sizes)
-        return (
-            dataset
-            if is_known
-            else batches.with_ids_checked(dataset, num_examples)
-        )
+        if not sizes:
+            dataset = batches.with_ids_checked(dataset, num_examples)
+        return dataset
 
     def _check_split(self, spec):
         """Raises `ValueError` where replicas would get unequal parts."""
@@ -95,21 +91,23 @@ class Examples(WeighingScheme):
 
     def callbacks(self, dataset):
         check = AlignmentCheck(self.misfits, self.model.get_source().model)
-        is_memory = self.weighting.num_examples is not None
+        is_memory = self.model.weighting.num_examples is not None
         are_positions = any(o.ids_are_positions for o in origins(dataset))
         if not (is_memory and are_positions):
             return [check]
         # If the order of the dataset changed, weights would silently move to
         # other examples. The observer notices that.
         if self._ids is None:
-            self._ids = ExampleObserver(self.weighting.num_examples)
+            self._ids = ExampleObserver(self.model.weighting.num_examples)
             self._ids.set_model(self.model)
         self._ids.forget()
         return [self._ids, check]
 
     def parse(self, batch):
         source, target = batches.source_and_target(batch)
-        source.ids = batches.check_ids(source.ids, self.weighting.num_examples)
+        source.ids = batches.check_ids(
+            source.ids, self.model.weighting.num_examples
+        )
         return [(self.model, target), (self.model.get_source(), source)]
 
     def build(self, parts):
@@ -139,7 +137,7 @@ class Examples(WeighingScheme):
         (_, target), (_, source) = parts
         return engine.add_regularizers(
             engine.walk_examples(
-                self.model, self.weighting, target, source, scale
+                self.model, self.model.weighting, target, source, scale
             )
         )
 

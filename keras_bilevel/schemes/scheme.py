@@ -156,13 +156,11 @@ class WeighingScheme(Scheme):
 
     Args:
         model: A `BilevelModel`.
-        weighting: A `Weighting`.
         unit: String, `"shard"` or `"example"`.
     """
 
-    def __init__(self, model, weighting, unit):
+    def __init__(self, model, unit):
         super().__init__(model)
-        self.weighting = weighting
         self.negative = keras.metrics.Mean(name="negative_weights")
         self.effective = keras.metrics.Mean(name=f"effective_{unit}s")
         self.dropped = keras.metrics.Sum(name=f"dropped_{unit}s")

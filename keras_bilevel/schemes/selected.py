@@ -22,18 +22,13 @@ class Selected(Scheme):
 
     Args:
         model: A `SelectionModel`.
-        networks: List of `Wrapper`s.
-        rule: A `Rule`.
+        networks: List of `Wrapper`s of its networks.
         schedule: A `Schedule`.
-        per_replica: Boolean, whether each replica keeps R(t) of its own
-            examples.
     """
 
-    def __init__(self, model, networks, rule, schedule, per_replica):
+    def __init__(self, model, networks, schedule):
         super().__init__(model)
         self.networks = networks
-        self.rule = rule
-        self.per_replica = per_replica
         self.schedule = schedule
         self.epoch = 0
         # R(t) and t are variables that Keras does not track. A new epoch or
@@ -55,7 +50,7 @@ class Selected(Scheme):
         self.schedule.check_epochs(epochs)
 
     def batches(self, part, batch_size, **options):
-        if "classes" in self.rule.needs:
+        if "classes" in self.model.rule.needs:
             check_classes(part[1])
         if batch_size % self.num_replicas:
             raise ValueError(
@@ -87,14 +82,14 @@ class Selected(Scheme):
             self._disagree,
             parts[0][1],
             scale,
-            self.per_replica,
-            self.rule.needs,
+            self.model.select_per_replica,
+            self.model.rule.needs,
         )
         step.y_pred = self.model.merged(step.y_pred)
         return step
 
     def _select(self, losses, disagree, **needed):
-        return self.rule.call(
+        return self.model.rule.call(
             losses, self._share.value, disagree, self._time.value, **needed
         )
 

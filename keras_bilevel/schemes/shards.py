@@ -19,12 +19,11 @@ class Shards(WeighingScheme):
     """Deep Bilevel Learning's scheme: validation shards weigh the others.
 
     Args:
-        model: A `BilevelModel`.
-        weighting: A `ShardWeighting`.
+        model: A `BilevelModel` with a `ShardWeighting`.
     """
 
-    def __init__(self, model, weighting):
-        super().__init__(model, weighting, "shard")
+    def __init__(self, model):
+        super().__init__(model, "shard")
         # The loss in the progress bar includes regularisers, this one does not.
         self.data_loss = keras.metrics.Mean(name="data_loss")
         self.unseen = [self.data_loss]
@@ -32,7 +31,7 @@ class Shards(WeighingScheme):
     @property
     def num_parts(self):
         """How many shards there are on all replicas."""
-        return self.num_replicas * self.weighting.num_shards
+        return self.num_replicas * self.model.weighting.num_shards
 
     def batches(self, part, batch_size, **options):
         if batch_size % self.num_parts:
@@ -44,9 +43,9 @@ class Shards(WeighingScheme):
             )
         return data.stratified_batches(
             part if part[2] is not None else part[:2],
-            num_shards=self.weighting.num_shards,
+            num_shards=self.model.weighting.num_shards,
             shard_size=batch_size // self.num_parts,
-            num_validation_shards=self.weighting.num_validation_shards,
+            num_validation_shards=self.model.weighting.num_validation_shards,
             num_replicas=self.num_replicas,
             ids=True,
             stratify_by=self.model.stratify_by,
@@ -63,7 +62,7 @@ class Shards(WeighingScheme):
         )
         if guessing is None or sample_weight is not None:
             return []
-        judging = batch_size * self.weighting.num_validation_shards
+        judging = batch_size * self.model.weighting.num_validation_shards
         judging //= self.num_parts
         return [RunawayWarning(self.data_loss, guessing, judging)]
 
@@ -82,7 +81,7 @@ class Shards(WeighingScheme):
             raise ValueError(
                 "Expected super-batches of a multiple of num_replicas * "
                 f"num_shards = {self.num_replicas} * "
-                f"{self.weighting.num_shards} examples. Received: "
+                f"{self.model.weighting.num_shards} examples. Received: "
                 f"super-batches of {size}. Build them with `kb.data."
                 f"stratified_batches(..., num_replicas={self.num_replicas})`."
             )
@@ -94,7 +93,7 @@ class Shards(WeighingScheme):
     def _check_layout(self, layout):
         names = ("num_shards", "num_validation_shards", "num_replicas")
         expected = {
-            **{name: getattr(self.weighting, name) for name in names[:2]},
+            **{name: getattr(self.model.weighting, name) for name in names[:2]},
             "num_replicas": self.num_replicas,
         }
         received = {name: getattr(layout, name) for name in names}
@@ -115,25 +114,26 @@ class Shards(WeighingScheme):
     def step(self, parts, scale):
         ((_, batch),) = parts
         return engine.add_regularizers(
-            engine.walk_shards(self.model, self.weighting, batch, scale)
+            engine.walk_shards(self.model, self.model.weighting, batch, scale)
         )
 
     def shown(self, step):
         losses = step.losses + step.penalty
-        return step.batch, step.y_pred, losses, _as_float(step.has_loss)
+        return (
+            step.batch,
+            step.y_pred,
+            losses,
+            ops.cast(step.has_loss, "float32"),
+        )
 
     def update(self, step):
         super().update(step)
-        counts = _as_float(step.has_loss)
+        counts = ops.cast(step.has_loss, "float32")
         self.data_loss.update_state(step.losses, sample_weight=counts)
 
 
 def _listed(values):
     return ", ".join(f"{name}={value}" for name, value in values.items())
-
-
-def _as_float(mask):
-    return ops.cast(mask, "float32")
 
 
 # A slow start is not a runaway.

@@ -55,16 +55,22 @@ class Trainer:
 
     def compiled(self, model, loss=None):
         """Compiles a model and returns it."""
-        rate = self.settings["learning_rate"]
+        rate, average = self.settings["learning_rate"], self._average()
         if "momentum" in self.settings:
-            optimizer = keras.optimizers.SGD(rate, self.settings["momentum"])
+            momentum = self.settings["momentum"]
+            optimizer = keras.optimizers.SGD(rate, momentum, **average)
         else:
-            optimizer = keras.optimizers.Adam(rate)
+            optimizer = keras.optimizers.Adam(rate, **average)
         loss = loss or keras.losses.SparseCategoricalCrossentropy(
             from_logits=True
         )
         model.compile(optimizer, loss, metrics=["accuracy"])
         return model
+
+    def _average(self):
+        """Returns what lets the optimizer average the weights, if it is to."""
+        momentum = self.settings.get("ema_momentum")
+        return {"use_ema": True, "ema_momentum": momentum} if momentum else {}
 
     def fit(self, model, *data, callbacks=(), **options):
         """Fits a model to batches, or to arrays `x, y`; returns the log."""
@@ -75,9 +81,11 @@ class Trainer:
             options["shuffle"] = False  # Batches are shuffled.
         else:
             options["batch_size"] = self.batch_size
+        # Callbacks after it see the averages at the end of an epoch.
+        swap = [keras.callbacks.SwapEMAWeights(True)] * bool(self._average())
         return model.fit(
             *data,
-            callbacks=[schedule, *self.callbacks, *callbacks],
+            callbacks=[schedule, *swap, *self.callbacks, *callbacks],
             verbose=self.verbose,
             **{"epochs": self.settings["epochs"], **options},
         ).history

@@ -1,6 +1,7 @@
 """Which room of the package may know what."""
 
 import ast
+import graphlib
 import pathlib
 
 import pytest
@@ -68,3 +69,19 @@ def test_pure_maths_borrows_little(room):
         may = {f"keras_bilevel.{room}", "keras_bilevel.checks", *PURE[room]}
         for name in own:
             assert name.startswith(tuple(may)), (file.name, name)
+
+
+def test_arrows_between_rooms_run_one_way():
+    rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir()}
+    graph = {room: set() for room in rooms}
+    for file in FILES:
+        room = file.relative_to(PACKAGE).parts[0]
+        for name in imported(file):
+            _, *parts = [*name.split("."), ""]
+            if room in rooms and name.startswith("keras_bilevel."):
+                graph[room] |= {parts[0]} & rooms - {room}
+    # Raises an error where arrows run in a circle.
+    order = list(graphlib.TopologicalSorter(graph).static_order())
+    assert order.index("data") < order.index("engine")
+    assert order.index("engine") < order.index("schemes")
+    assert order.index("schemes") < order.index("models")

@@ -13,7 +13,6 @@ from keras_bilevel.engine.step import Step
 from keras_bilevel.engine.step import Upper
 from keras_bilevel.engine.vectors import finite_or_zero
 from keras_bilevel.engine.vectors import normalizer
-from keras_bilevel.weighting.weighting import ExampleWeighting
 
 
 def walk(model, weighting, upper, lower, scale):
@@ -78,7 +77,7 @@ def walk(model, weighting, upper, lower, scale):
         name: tf.where(usable, finite_or_zero(value), 0.0)[None]
         for name, value in source.statistics.items()
     }
-    if _remembers(weighting):
+    if weighting.has_update():
         weighting.update(
             replicas.gather(lower.ids),
             {
@@ -139,10 +138,6 @@ def _of_usable(batch, y_pred, usable):
     kept = tf.cast(usable, tf.float32)
     factor = of_kept(kept, tf.ones_like(kept), per_replica=True)
     return batch.y, y_pred, gradients.weighted(batch, factor)[2]
-
-
-def _remembers(weighting):
-    return type(weighting).update is not ExampleWeighting.update
 
 
 def _all_finite(tensors):

@@ -148,3 +148,10 @@ class ExampleWeighting(Weighting):
                 `statistics`, 0 where a unit's loss or gradient is not finite.
             learning_rate: Scalar, the optimizer's rate of this step.
         """
+
+    def has_update(self):
+        """Returns whether `update` does something.
+
+        If not, nothing is gathered from other replicas for it.
+        """
+        return type(self).update is not ExampleWeighting.update

@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: help quickstart test lint format notebooks clean
+.PHONY: help quickstart test lint format notebooks docs clean
 
 help:
 	@echo "make quickstart  train on wrong labels, with SGD and without harm"
@@ -15,6 +15,7 @@ help:
 	@echo "make lint        ruff check and ruff format --check"
 	@echo "make format      let ruff mend and format the code"
 	@echo "make notebooks   make those of colab/ from their sources"
+	@echo "make docs        the site, in docs/_build/html"
 	@echo "make clean       remove $(VENV) and caches"
 	@echo "All need $(PYTHON) >= 3.11; PYTHON=... takes another one."
 
@@ -35,7 +36,12 @@ format: $(VENV)/test.stamp
 notebooks: $(VENV)/test.stamp
 	$(BIN)/python -m colab.notebooks
 
+docs: $(VENV)/test.stamp
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going \
+	    docs docs/_build/html
+
 clean:
+	rm -rf docs/_build docs/notebooks docs/project docs/results
 	rm -rf $(VENV) build dist *.egg-info
 	rm -rf .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -29,6 +29,7 @@ import os
 os.environ["KERAS_BACKEND"] = "tensorflow"
 
 import keras
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from sklearn.datasets import load_digits
@@ -111,6 +112,22 @@ The most suspect labels first. `is_wrong` is what nobody knows in practice.
 table = kb.report.suspects(history, y_train)
 table["is wrong"] = is_wrong[table["id"]]
 print(table.head(10).to_string(index=False))
+
+"""
+The scores of all labels, right and wrong.
+"""
+
+scores = history.example_scores
+plt.figure(figsize=(8, 3.5))
+plt.hist(
+    [scores[~is_wrong], scores[is_wrong]],
+    bins=25,
+    label=["right label", "wrong label"],
+)
+plt.xlabel("probability of the given label, mean over training")
+plt.ylabel("examples")
+plt.legend()
+plt.show()
 
 """
 And how they look: the lowest scores first, then the highest ones.

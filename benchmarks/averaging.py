@@ -24,7 +24,11 @@ DATA = {
     "usps": {"epochs": 50, "learning_rate": 0.01, "batch_size": 256},
 }
 PRESETS = {
-    "quick": {"datasets": ["digits"], "held_out": [0.0], "seeds": [0]},
+    "quick": {
+        "datasets": ["digits"],
+        "held_out": [0.0, 0.2],
+        "seeds": [0, 1, 2],
+    },
     "paper": {
         "datasets": list(DATA),
         "held_out": [0.0, 0.2],

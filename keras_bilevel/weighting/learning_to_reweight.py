@@ -21,8 +21,8 @@ class LearningToReweight(ExampleWeighting):
 
     The paper takes a step with example weights of 0. There, `w` is the negative
     derivative of the clean loss in these weights (its Eq. 12 to 14), which is
-    proportional to this inner product. A step without any aligned example
-    changes nothing.
+    proportional to this inner product. Without any aligned example, the
+    gradient of a step is 0.
 
     Example:
 

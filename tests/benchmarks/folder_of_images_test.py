@@ -33,7 +33,7 @@ def test_suspects_are_found_and_the_model_gets_better(tmp_path):
         "per_class": 300,
         "noise": 0.35,
         "keep": 0.65,
-        "epochs": 40,
+        "epochs": 30,
         "seed": 0,
     }
     found = folder_of_images.measure(tmp_path, settings, str(DATA_DIR))

@@ -21,20 +21,21 @@ def test_full_page(tmp_path):
         X,
         Y,
         WRONG,
-        ids=[f"id{i}" for i in range(13)],
+        ids=[f"<i>id{i}" for i in range(13)],
         class_names=NAMES,
         title="<b>& $title",
         count=5,
     )
     assert returned == path
     page = path.read_text(encoding="utf-8")
-    assert "<script>" not in page and "<b>" not in page
+    for markup in ("<script>", "<b>", "<i>"):
+        assert markup not in page
     assert "&lt;script&gt;cat&lt;/script&gt;" in page
     assert "Käuzchen" in page
     assert page.count("&lt;b&gt;&amp; $title") == 2
     assert "13 examples, 12 of them seen" in page
     assert page.count("<tr") == 1 + 5
-    assert "<td>id0</td>" in page
+    assert "<td>&lt;i&gt;id0</td>" in page
     images = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
     assert len(images) == 3
     for image in images:

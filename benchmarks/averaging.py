@@ -15,12 +15,6 @@ from benchmarks import runner
 EMA_MOMENTUM = 0.995
 DATA = {
     "digits": {"epochs": 100, "learning_rate": 0.02, "batch_size": 128},
-    "mnist": {
-        "epochs": 50,
-        "learning_rate": 0.01,
-        "batch_size": 256,
-        "num_train": 10_000,
-    },
     "usps": {"epochs": 50, "learning_rate": 0.01, "batch_size": 256},
 }
 PRESETS = {
@@ -55,8 +49,18 @@ def _plan(preset, records):
 
 
 def _method(settings):
-    averaged = ", averaged" if "ema_momentum" in settings else ""
-    return render.method(settings) + averaged
+    return render.method(settings) + _averaged(settings)
+
+
+def _line(settings):
+    """Returns a method without its sizes, which differ between data sets."""
+    shards = settings["num_shards"]
+    name = f"Deep Bilevel, {shards} shards" if shards else "SGD"
+    return name + _averaged(settings)
+
+
+def _averaged(settings):
+    return ", averaged" if "ema_momentum" in settings else ""
 
 
 def _report(records):
@@ -89,7 +93,7 @@ def _report(records):
             final,
             lambda s: s["dataset"],
             render.noise,
-            lines=_method,
+            lines=_line,
             kinds=("test",),
         ),
     )

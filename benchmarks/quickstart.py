@@ -44,6 +44,9 @@ NUM_SHARDS = flags.DEFINE_integer(
 SHARD_SIZE = flags.DEFINE_integer(
     "shard_size", None, "Examples per shard.", lower_bound=1
 )
+AVERAGE = flags.DEFINE_bool(
+    "average", True, "Evaluate averages of the weights, of both methods."
+)
 EPOCHS = flags.DEFINE_integer("epochs", None, "Epochs.", lower_bound=1)
 LEARNING_RATE = flags.DEFINE_float("learning_rate", None, "Of both methods.")
 
@@ -65,7 +68,9 @@ def _plan(preset, records):
     methods = [{"method": "sgd"}, plans.bilevel(NUM_SHARDS.value)]
     chosen = [m for m in methods if METHOD.value in ("both", m["method"])]
     seeds = plans.each("seed", preset["seeds"])
-    return plans.runs(plans.noisy, [common], seeds, chosen)
+    average = {"ema_momentum": 0.995} if AVERAGE.value else {}
+    runs = plans.runs(plans.noisy, [common], seeds, chosen)
+    return [{**settings, **average} for settings in runs]
 
 
 def _run(settings, data_dir, verbose):
@@ -125,10 +130,15 @@ def _report(records):
     }
     paths = ", ".join(str(_suspects_path(r["settings"])) for r in records)
     first = records[0]["settings"]
+    notes = [*render.NOTES, f"Suspect labels, most suspect first: {paths}"]
+    if "ema_momentum" in first:
+        notes.append(
+            "Accuracies are those of averaged weights (Keras' `use_ema`)."
+        )
     return render.Report(
         f"{first['dataset']}, {render.noise(first)}",
         render.table(records, {"method": render.method}, columns),
-        [*render.NOTES, f"Suspect labels, most suspect first: {paths}"],
+        notes,
         figures.curves(records, lambda s: s["dataset"], render.noise),
     )
 

@@ -95,6 +95,7 @@ class ExampleHistory(ExampleObserver):
 
     @property
     def example_scores(self):
+        self._check_seen(self.num_examples)
         sums, visits = (variable.numpy() for variable in self._kept())
         self._check_seen(visits)
         return np.where(visits > 0, sums / np.maximum(visits, 1), np.nan)

@@ -86,6 +86,7 @@ class SelectionHistory(ExampleObserver):
 
     @property
     def kept(self):
+        self._check_seen(self.num_examples)
         kept = self._so_far()
         self._check_seen(len(kept))
         return kept

@@ -5,8 +5,6 @@ To support another backend, replace this folder.
 
 from keras_bilevel.engine.compiled_losses import check_linear
 from keras_bilevel.engine.compiled_losses import compile_losses
-from keras_bilevel.engine.compiled_losses import means_of
-from keras_bilevel.engine.compiled_losses import outputs_of
 from keras_bilevel.engine.examples import walk as walk_examples
 from keras_bilevel.engine.gradients import THREAD
 from keras_bilevel.engine.gradients import LossScale

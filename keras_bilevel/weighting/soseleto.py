@@ -142,7 +142,10 @@ class Soseleto(ExampleWeighting, keras.layers.Layer):
     def load_own_variables(self, store):
         # Keras tries several places and reports the last one's error.
         saved = store["0"].shape[0] if "0" in store.keys() else "no such"
-        if self.num_examples is None and saved != "no such":
+        if self.num_examples is None:
+            if saved == "no such":
+                # It was saved before `fit` knew the size of the source set.
+                return
             self.prepare(saved)
         if saved != self.num_examples:
             raise ValueError(

@@ -64,3 +64,15 @@ def test_networks_end_in_logits(name):
     network = networks.build(name, (16, 16, 3), 7)
     assert network.output_shape == (None, 7)
     assert network.layers[-1].activation.__name__ == "linear"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_averaged_weights_are_what_is_evaluated(method):
+    settings = plans.noisy(
+        **method, num_train=640, batch_size=32, epochs=6, noise=0.0
+    )
+    plain = training.run(settings)
+    # An average that hardly moves is that of the first step.
+    still = training.run({**settings, "ema_momentum": 1 - 1e-6})
+    assert plain["test"] > still["test"] + 0.2
+    assert len(set(still["curves"]["test"])) <= 2 < len(plain["curves"]["test"])

@@ -243,3 +243,10 @@ def test_a_history_that_is_too_short_is_an_error_for_datasets_too():
         still().fit(
             batches, verbose=0, callbacks=[kb.callbacks.ExampleHistory(63)]
         )
+
+
+@pytest.mark.parametrize("name", ["ExampleHistory", "SelectionHistory"])
+def test_history_without_a_number_says_that_it_saw_nothing(name):
+    history = getattr(kb.callbacks, name)()
+    with pytest.raises(ValueError, match=f"{name}` that has seen training"):
+        history.example_scores

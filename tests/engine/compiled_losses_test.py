@@ -7,8 +7,8 @@ import tensorflow as tf
 from keras import layers
 
 import keras_bilevel as kb
-from keras_bilevel.engine import means_of
-from keras_bilevel.engine import outputs_of
+from keras_bilevel.engine.compiled_losses import means_of
+from keras_bilevel.engine.compiled_losses import outputs_of
 from tests.models.tools import compiled
 from tests.models.tools import train_step
 from tests.models.tools import values

@@ -684,3 +684,15 @@ def test_unknown_number_of_examples_is_an_error_before_the_first_step():
         model.fit(as_dataset(((x, y, ids), target)), verbose=0)
     with pytest.raises(ValueError, match="Expected `num_examples`"):
         model.weighting.example_scores
+
+
+def test_model_without_a_number_is_saved_before_its_first_fit(tmp_path):
+    x, y = batch_of(24)
+    model = compiled(tanh_network(), "soseleto")
+    model.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    assert loaded.weighting.num_examples is None
+    loaded.fit(
+        kb.data.source_target_batches((x, y), (x[:6], y[:6]), 12, 6), verbose=0
+    )
+    assert len(loaded.weighting.example_scores) == 24

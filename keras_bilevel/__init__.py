@@ -8,6 +8,7 @@ from keras_bilevel import _backend
 
 from keras_bilevel import callbacks
 from keras_bilevel import data
+from keras_bilevel import losses
 from keras_bilevel import report
 from keras_bilevel import schedules
 from keras_bilevel import selection
@@ -24,6 +25,7 @@ __all__ = [
     "SelectionModel",
     "callbacks",
     "data",
+    "losses",
     "report",
     "schedules",
     "selection",
@@ -42,6 +44,14 @@ def __getattr__(name):
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-for _room in (callbacks, report, schedules, selection, weighting, data.noise):
+for _room in (
+    callbacks,
+    losses,
+    report,
+    schedules,
+    selection,
+    weighting,
+    data.noise,
+):
     show_exports(_room)
 show_exports(data, "noise")

@@ -10,8 +10,8 @@ import keras_bilevel as kb
 
 NAMES = {
     kb: """
-        BilevelModel SelectionModel __version__ callbacks data report schedules
-        selection tuners weighting
+        BilevelModel SelectionModel __version__ callbacks data losses report
+        schedules selection tuners weighting
     """,
     kb.callbacks: """
         ExampleHistory LabelCurves Observer SelectionHistory WeightEvolution
@@ -25,6 +25,7 @@ NAMES = {
         confusion pair_flip pixel_permutation predicted
         random_confusion_matrix symmetric uniform
     """,
+    kb.losses: "Bootstrapping ForwardCorrection",
     kb.report: """
         class_shares cleaned contact_sheet keep_mask kept_examples
         label_precision plot_class_shares plot_label_precision

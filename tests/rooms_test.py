@@ -17,6 +17,7 @@ PURE = {
     "weighting": {"keras_bilevel.engine.storage"},
     "schedules": {"keras_bilevel.extras"},
     "selection": set(),
+    "losses": set(),
 }
 
 

@@ -1,5 +1,6 @@
 """How far predictions agree with the labels that were given."""
 
+import keras
 import numpy as np
 from keras import losses
 from keras import ops
@@ -48,6 +49,38 @@ def given_probability(output):
         y = ops.cast(_one_hot(output, probabilities), "float32")
         return _to_unit(ops.sum(probabilities * y, axis=_axis(output.loss)))
     return None
+
+
+def margins(output):
+    """Returns by how much the given label leads all others.
+
+    It is the logit of the given class minus the largest other one: the margin
+    of Pleiss et al. (2020), eq. 1. Of one label that is 0 or 1 it is the logit
+    of the given value. Where there are several, both are means over labels.
+
+    Args:
+        output: An `OutputLoss`.
+
+    Returns:
+        Tuple of two float32 tensors of the shape of the loss before its
+        reduction: the margins, and 1 where they are positive, 0 elsewhere.
+        `None` where predictions are not known to be probabilities.
+    """
+    axis = _axis(output.loss)
+    if _function(output.loss) in _BINARY:
+        logits = _logits(output)
+        signed = (2.0 * _like(output.y, logits) - 1.0) * logits
+        right = ops.cast(signed > 0, "float32")
+        return ops.mean(signed, axis=axis), ops.mean(right, axis=axis)
+    if _function(output.loss) not in (*_SPARSE, *_ONE_HOT):
+        return None
+    logits = _logits(output)
+    given = ops.argmax(_one_hot(output, logits), axis=axis)
+    is_given = ops.one_hot(given, logits.shape[axis], axis=axis, dtype="bool")
+    own = ops.max(ops.where(is_given, logits, -float("inf")), axis=axis)
+    others = ops.max(ops.where(is_given, -float("inf"), logits), axis=axis)
+    margin = own - others
+    return margin, ops.cast(margin > 0, "float32")
 
 
 def are_classes(output):
@@ -203,6 +236,18 @@ def _probabilities(output):
     y_pred = _to_unit(y_pred)
     total = ops.sum(y_pred, axis=axis, keepdims=True)
     return y_pred / ops.where(total > 0, total, 1.0)
+
+
+def _logits(output):
+    """Returns logits; of classes up to a constant, which no margin sees."""
+    if predicts_logits(output.loss):
+        return ops.cast(output.y_pred, "float32")
+    smallest = keras.config.epsilon()
+    probabilities = ops.clip(_probabilities(output), smallest, 1.0 - smallest)
+    logits = ops.log(probabilities)
+    if _function(output.loss) in _BINARY:
+        logits = logits - ops.log(1.0 - probabilities)
+    return logits
 
 
 def _one_hot(output, y_pred):

@@ -1,12 +1,14 @@
 """Which labels to look at, from the predictions made while training."""
 
 import numpy as np
-from keras import ops
 
 from keras_bilevel.callbacks import agreement
+from keras_bilevel.callbacks import dynamics
 from keras_bilevel.callbacks import outputs
 from keras_bilevel.callbacks.example_observer import ExampleObserver
 from keras_bilevel.engine.storage import add_rows
+from keras_bilevel.engine.storage import raise_rows
+from keras_bilevel.engine.storage import read_rows
 from keras_bilevel.extras import axes_or_new
 
 
@@ -72,39 +74,82 @@ class ExampleHistory(ExampleObserver):
 
     def observe_examples(self, step, ids, found, healthy):
         output = outputs.pick(found, self.output, self)
-        score, are_ranks = agreement.score_of_batch(output, healthy)
-        score = self.gather(score)
+        values, are_ranks = dynamics.of_batch(output, healthy)
+        values = self.gather(values)
         if are_ranks:
-            score = agreement.ranked(score)
+            values = dynamics.ranked(values)
         self._are_ranks().assign(int(are_ranks))
-        self._add(ids, score)
+        self._add(ids, values)
 
-    def _add(self, ids, score):
-        finite = ops.isfinite(score)
-        sums, visits = self._kept()
-        add_rows(sums, ids, ops.where(finite, score, 0.0))
-        add_rows(visits, ids, ops.cast(finite, "int32"))
+    def _add(self, ids, values):
+        sums, visits, codes = self._kept()
+        before = read_rows(visits, ids), read_rows(codes, ids)
+        added, visited, code = dynamics.additions(values, *before)
+        add_rows(sums, ids, added)
+        add_rows(visits, ids, visited)
+        raise_rows(codes, ids, code)
 
     def _kept(self):
-        shape = (self.num_examples,)
-        sums = self.variable("sum", shape, "float32")
-        return sums, self.variable("visits", shape, "int32")
+        n = self.num_examples
+        return (
+            self.variable("sums", (n, len(dynamics.SUMMED)), "float32"),
+            self.variable("visits", (n,), "int32"),
+            self.variable("codes", (n,), "int32"),
+        )
 
     def _are_ranks(self):
         return self.variable("are_ranks", (), "int32")
 
+    def _seen(self):
+        self._check_seen(self.num_examples)
+        sums, visits, _ = (variable.numpy() for variable in self._kept())
+        self._check_seen(visits)
+        return sums, visits
+
     @property
     def example_scores(self):
-        self._check_seen(self.num_examples)
-        sums, visits = (variable.numpy() for variable in self._kept())
-        self._check_seen(visits)
-        return np.where(visits > 0, sums / np.maximum(visits, 1), np.nan)
+        sums, visits = self._seen()
+        mean = sums[:, 0] / np.maximum(visits, 1)
+        return np.where(visits > 0, mean, np.nan)
 
     @property
     def given_probability(self):
         score = self.example_scores
         agreement.check_probability(self._are_ranks().numpy(), self)
         return score
+
+    def label_scores(self):
+        """Returns all that training said of each label.
+
+        Returns:
+            `pandas.DataFrame`, a row for each example, in the order of the
+            data; NaN where it was never visited:
+
+            - `score`: the mean score, which is `example_scores`;
+            - `variability`: its standard deviation over visits;
+            - `loss`: the mean loss;
+            - `correctness`: the share of visits whose prediction was the given
+              label;
+            - `margin`: the mean of the given label's logit minus the largest
+              other one (area under the margin);
+            - `forgetting`: how often a right prediction was followed by a wrong
+              one. Of several tokens or pixels, most have to be right;
+            - `visits`: how many predictions were seen.
+
+            Where labels are no classes, `correctness`, `margin` and
+            `forgetting` are missing. A high `loss` makes a label suspect, of
+            the others a low value does: `kb.report.suspects(-table["loss"])`.
+            What `variability` and `forgetting` say depends on the data.
+
+        Reference:
+
+        - [Swayamdipta et al., 2020](https://arxiv.org/abs/2009.10795), the
+          first four
+        - [Pleiss et al., 2020](https://arxiv.org/abs/2001.10528), `margin`
+        - [Toneva et al., 2019](https://arxiv.org/abs/1812.05159),
+          `forgetting`
+        """
+        return dynamics.table(*self._seen(), bool(self._are_ranks().numpy()))
 
     def plot(self, ax=None):
         """Plots how many examples have which score.

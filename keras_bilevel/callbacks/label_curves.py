@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_bilevel import keras_private
 from keras_bilevel.callbacks import agreement
+from keras_bilevel.callbacks import dynamics
 from keras_bilevel.callbacks import outputs
 from keras_bilevel.callbacks.keeper import EpochCurves
 from keras_bilevel.data.batches import get_masks
@@ -84,7 +85,7 @@ class LabelCurves(EpochCurves):
         self.test_data = test_data
         self.batch_size = batch_size
         self.output = output
-        self._sum = np.zeros(())
+        self._sums = self._codes = np.zeros(())
         self._are_ranks = False
         self._predictor = None
 
@@ -106,7 +107,7 @@ class LabelCurves(EpochCurves):
     @property
     def example_scores(self):
         self._check_seen(self.curves["epoch"])
-        return self._sum / len(self.curves["epoch"])
+        return self._sums[:, 0] / len(self.curves["epoch"])
 
     @property
     def given_probability(self):
@@ -122,18 +123,40 @@ class LabelCurves(EpochCurves):
             self._append("train_clean", clean)
         if self.test_data is not None:
             self._append("test", self._read(*self.test_data))
-        score, self._are_ranks = agreement.score_of_batch(output)
+        values, self._are_ranks = dynamics.of_batch(output)
         if self._are_ranks:
-            score = agreement.ranked(score)
-        self._sum = self._sum + keras.ops.convert_to_numpy(score)
+            values = dynamics.ranked(values)
+        self._add(values)
+
+    def _add(self, values):
+        visits = np.full(len(values), len(self.curves["epoch"]) - 1)
+        codes = np.broadcast_to(self._codes, visits.shape).astype("int32")
+        added, visited, code = (
+            keras.ops.convert_to_numpy(part)
+            for part in dynamics.additions(values, visits, codes)
+        )
+        self._sums = self._sums + np.where(visited[:, None], added, np.nan)
+        self._codes = np.maximum(codes, code)
+
+    def label_scores(self):
+        """Returns all that training said of each label.
+
+        Returns:
+            `pandas.DataFrame`, that of `ExampleHistory.label_scores`; a visit
+            is a recording.
+        """
+        self._check_seen(self.curves["epoch"])
+        visits = np.full(len(self._sums), len(self.curves["epoch"]))
+        return dynamics.table(self._sums, visits, self._are_ranks)
 
     def get_state(self):
-        kept = {"_sum": self._sum, "_are_ranks": np.array(self._are_ranks)}
+        kept = ("_sums", "_codes", "_are_ranks")
+        kept = {name: np.array(getattr(self, name)) for name in kept}
         return {**super().get_state(), **kept}
 
     def set_state(self, state):
         super().set_state(state)
-        self._sum = state["_sum"]
+        self._sums, self._codes = state["_sums"], state["_codes"]
         self._are_ranks = bool(state["_are_ranks"])
 
     def __getstate__(self):

@@ -135,7 +135,7 @@ def test_resumed_equals_whole(name, at, order, tmp_path):
 def test_states_have_something_in_them(tmp_path):
     state = run("curves", tmp_path / "a")
     assert state["epoch"].tolist() == [2, 4, 5]
-    assert state["test"].shape == (3,) and state["_sum"].shape == (N,)
+    assert state["test"].shape == (3,) and state["_sums"].shape == (N, 6)
     state = run("evolution", tmp_path / "b")
     assert state["epoch"].tolist() == [0, 1, 2, 3, 4, 5]
     assert state["mean"].shape == (6, 2)

@@ -28,8 +28,8 @@ NAMES = {
     kb.losses: "Bootstrapping ForwardCorrection",
     kb.report: """
         class_shares cleaned contact_sheet keep_mask kept_examples
-        label_precision plot_class_shares plot_label_precision
-        plot_threshold_sweep suspects threshold_sweep write_html
+        label_precision out_of_sample plot_class_shares plot_label_precision
+        plot_threshold_sweep suspects threshold_sweep write_csv write_html
     """,
     kb.schedules: """
         CoTeachingSchedule ConstantSchedule MLPSchedule PiecewiseSchedule

@@ -83,6 +83,28 @@ def margins(output):
     return margin, ops.cast(margin > 0, "float32")
 
 
+def class_probabilities(output):
+    """Returns the probability of each class, one label an example.
+
+    Args:
+        output: An `OutputLoss`.
+
+    Returns:
+        Float32 tensor of shape `(batch_size, num_classes)`, with two columns
+        for one output that is 0 or 1; `None` where predictions are anything
+        else.
+    """
+    function, shape = _function(output.loss), tuple(output.y_pred.shape)
+    if len(shape) != 2 or function not in (*_BINARY, *_SPARSE, *_ONE_HOT):
+        return None
+    probabilities = _probabilities(output)
+    if function in (*_SPARSE, *_ONE_HOT):
+        return probabilities
+    if shape[1] > 1:
+        return None
+    return ops.concatenate([1.0 - probabilities, probabilities], axis=1)
+
+
 def are_classes(output):
     """Returns whether labels are classes, or each 0 or 1.
 

@@ -1,0 +1,48 @@
+"""Suspect labels for a spreadsheet."""
+
+from keras_bilevel.report.ranking import suspects
+
+# What makes a spreadsheet read a cell as a formula.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def write_csv(scores, path, y=None, *, ids=None, class_names=None, **columns):
+    """Writes all examples, most suspect first, for a spreadsheet.
+
+    Numbers stay numbers. A text that a spreadsheet would run as a formula, as
+    a file name may be, gets an apostrophe in front.
+
+    Args:
+        scores: A number for each example, higher is more trustworthy: an
+            array, a Series, a history, a weighting; see `kb.report`.
+        path: String or path, the file to write, in UTF-8.
+        y: The given labels, integers or one-hot. Defaults to `None`.
+        ids: Array of shape `(n,)`, what to call the examples, such as the
+            `file_paths` of `keras.utils.image_dataset_from_directory`.
+            Defaults to the row numbers.
+        class_names: Sequence, the name of class `i` at place `i`. Defaults to
+            the integers.
+        **columns: Further arrays of shape `(n,)`, by the names of their
+            columns.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: If an array has another length than the scores.
+
+    Example:
+
+    ```python
+    kb.report.write_csv(history, "suspects.csv", y, ids=np.arange(len(y)))
+    ```
+    """
+    table = suspects(scores, y, ids=ids, class_names=class_names, **columns)
+    table = table.rename(columns=_harmless).map(_harmless)
+    table.to_csv(path, index=False, encoding="utf-8")
+    return path
+
+
+def _harmless(cell):
+    is_formula = isinstance(cell, str) and cell.startswith(_FORMULA)
+    return "'" + cell if is_formula else cell

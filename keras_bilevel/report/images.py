@@ -54,12 +54,12 @@ def contact_sheet(scores, x, y=None, *, ids=None, class_names=None, count=24):
     """
     scores = read_scores(scores)
     rows = ranked_or_error(scores)
-    x = _read_images(x, len(scores))
+    x = read_images(x, len(scores))
     check_integer("count", count, 1)
     low = rows[: min(count, math.ceil(len(rows) / 2))]
     high = rows[::-1][: min(count, len(rows) // 2)]
     shown = np.concatenate([low, high])
-    images = _scale(x[shown])
+    images = scaled(x[shown])
     titles = _titles(shown, scores, y, class_names, ids)
 
     height = math.ceil(len(low) / COLUMNS)
@@ -91,7 +91,8 @@ def _titles(rows, scores, y, class_names, ids):
     return [f"{i}\n{score:.3g}" for i, score in zip(names, scores[rows])]
 
 
-def _read_images(x, num_rows):
+def read_images(x, num_rows):
+    """Returns images as an array, gray ones without the axis of length 1."""
     x = np.asarray(x)
     channels = x.shape[3:]
     if x.ndim not in (3, 4) or channels not in ((), (1,), (3,)):
@@ -108,7 +109,7 @@ def _read_images(x, num_rows):
     return x[..., 0] if channels == (1,) else x
 
 
-def _scale(images):
+def scaled(images):
     """Images as floats in [0, 1]."""
     if images.dtype == "uint8":
         return images / 255

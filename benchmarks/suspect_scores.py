@@ -39,8 +39,8 @@ _MNIST = {
 _CIFAR = {
     "dataset": "cifar10",
     "network": "cnn",
-    "num_train": 5_000,
-    "epochs": 25,
+    "num_train": 2_000,
+    "epochs": 20,
     "learning_rate": 0.02,
 }
 _PAIR = {"noise_kind": "pair", "noise": 0.4}

@@ -40,7 +40,7 @@ NAMES = {
         ClassBalancedCoTeaching CoTeaching CoTeachingPlus Decoupling Rule
         SelfPaced smallest
     """,
-    kb.tuners: "ReusedModel S2EOracle S2ETuner",
+    kb.tuners: "ReusedModel S2EOracle S2ETuner Suggestion suggest_settings",
     kb.weighting: """
         DeepBilevel ExampleWeighting LearningToReweight MetaWeightNet
         ShardWeighting Soseleto Weighting get

@@ -1,0 +1,393 @@
+"""Which of plain training, few or many shards, averaged or not, suits data."""
+
+import dataclasses
+import tempfile
+import time
+
+import keras
+import keras_tuner
+import numpy as np
+
+from keras_bilevel.checks import check_integer
+from keras_bilevel.data.labels import read_class_ids
+from keras_bilevel.extras import axes_or_new
+from keras_bilevel.extras import import_extra
+from keras_bilevel.models import BilevelModel
+from keras_bilevel.weighting import DeepBilevel
+
+_EMA_MOMENTUM = 0.995
+
+
+@dataclasses.dataclass(frozen=True)
+class _Setting:
+    """A way to train: 0 shards are plain Keras."""
+
+    num_shards: int
+    averaged: bool
+
+    @property
+    def name(self):
+        shards = f"{self.num_shards} shards" if self.num_shards else "plain"
+        return shards + (", averaged" if self.averaged else "")
+
+    def apply(self, model):
+        """Returns a compiled model that trains this way."""
+        config = model.get_compile_config()
+        if self.averaged:
+            config["optimizer"]["config"]["use_ema"] = True
+            config["optimizer"]["config"]["ema_momentum"] = _EMA_MOMENTUM
+        if self.num_shards:
+            model = BilevelModel(model, DeepBilevel(self.num_shards))
+        model.compile_from_config(config)
+        return model
+
+    @property
+    def lines(self):
+        """What to paste."""
+        lines = []
+        if self.num_shards:
+            lines.append(
+                "model = kb.BilevelModel(net, weighting="
+                f"kb.weighting.DeepBilevel(num_shards={self.num_shards}))"
+            )
+        if self.averaged:
+            lines.append(
+                "# To the arguments of the optimizer add\n"
+                f"use_ema=True, ema_momentum={_EMA_MOMENTUM}"
+            )
+        return "\n".join(lines) or "# Nothing: train as before."
+
+
+@dataclasses.dataclass(frozen=True)
+class Suggestion:
+    """What `suggest_settings` saw. Printed, it says all of it.
+
+    Args:
+        name: String, the setting that is suggested.
+        lines: String, the lines to paste.
+        table: `pandas.DataFrame`, a row for each setting, the best one first:
+            `setting`, `held_out` (mean accuracy on held-out given labels),
+            `behind` (by how much it is behind the best one), `error` (standard
+            error of that, over repetitions), and `seconds` of a training.
+        num_examples: Integer, how many were trained on each time.
+        repeats: Integer, how often each setting was tried.
+
+    Example:
+
+    ```python
+    found = kb.tuners.suggest_settings(
+        make_model, x, y, batch_size=32, epochs=2, repeats=2, verbose=0
+    )
+    print(found)
+    found.plot().figure.savefig("settings.png")
+    ```
+    """
+
+    name: str
+    lines: str
+    table: object
+    num_examples: int
+    repeats: int
+
+    def __str__(self):
+        shown = self.table.to_string(index=False, float_format="{:.4f}".format)
+        best = self.table["setting"][0]
+        if self.name == best:
+            reason = "It was the best one"
+            if len(self.table) > 1:
+                gap, error = self.table.loc[1, ["behind", "error"]]
+                reason += f", {gap:.3f} ± {error:.3f} ahead of the next"
+        else:
+            row = self.table.set_index("setting").loc[self.name]
+            reason = (
+                f"It is {row['behind']:.3f} ± {row['error']:.3f} behind "
+                f"'{best}', which is no more than a standard error, and simpler"
+            )
+        return (
+            f"Trained {self.repeats} times each on {self.num_examples} "
+            f"examples, judged by their held-out given labels:\n\n{shown}\n\n"
+            f"Suggested: {self.name}. {reason}.\n\n{self.lines}\n"
+        )
+
+    def plot(self, ax=None):
+        """Plots the held-out accuracy of each setting.
+
+        Args:
+            ax: `matplotlib.axes.Axes` to draw into. Defaults to `None`, those
+                of a new figure.
+
+        Returns:
+            `matplotlib.axes.Axes`.
+        """
+        ax = axes_or_new(ax)
+        names = self.table["setting"]
+        colors = ["C1" if name == self.name else "C0" for name in names]
+        ax.barh(names, self.table["held_out"], color=colors)
+        ax.errorbar(
+            self.table["held_out"],
+            names,
+            xerr=self.table["error"],
+            fmt="none",
+            color="black",
+        )
+        ax.invert_yaxis()
+        ax.set(xlabel="accuracy on held-out given labels")
+        return ax
+
+
+def suggest_settings(
+    make_model,
+    x,
+    y,
+    *,
+    batch_size=128,
+    epochs=30,
+    shards=None,
+    repeats=3,
+    held_out=0.2,
+    max_examples=10_000,
+    seed=0,
+    directory=None,
+    verbose=1,
+):
+    """Tries plain training, few and many shards, each with averaged weights.
+
+    Each is trained on a part of the data, and judged by the given labels of the
+    rest: nobody needs clean ones. Of several, wrong ones among them, the one
+    that generalises best agrees with them most. This is repeated with other
+    parts and other initial weights. The suggestion is the first setting in the
+    order of `plain`, `plain, averaged`, few shards and so on that is no more
+    than one standard error behind the best one.
+
+    It is a search of KerasTuner: it shows its progress, and goes on in the
+    same `directory` if it was interrupted.
+
+    Args:
+        make_model: Function without arguments that returns a new compiled
+            `keras.Model` with the metric `"accuracy"`.
+        x: Array with a row for each example, or a structure of arrays.
+        y: The given labels, integers or one-hot.
+        batch_size: Integer, of the training that is planned. Defaults to `128`.
+        epochs: Integer, of the training that is planned: what is learnt by
+            heart takes time. Defaults to `30`.
+        shards: Sequence of integers, which divide `batch_size`. Defaults to
+            `None`: shards of 16 and of 4 examples.
+        repeats: Integer, 2 or more. Defaults to `3`.
+        held_out: Float in (0, 1), share of the examples to judge by. Defaults
+            to `0.2`.
+        max_examples: Integer, of more examples a part is drawn. Less is
+            learnt by heart of more data, so take all of it if you can. Defaults
+            to `10_000`.
+        seed: Integer. Defaults to `0`.
+        directory: String, where KerasTuner keeps its results. Defaults to
+            `None`: a temporary one.
+        verbose: 0 or 1, as KerasTuner's. Defaults to `1`.
+
+    Returns:
+        A `Suggestion`, to be printed or plotted.
+
+    Raises:
+        ValueError: If `make_model` returns a model without the metric
+            `"accuracy"`, a number of shards does not divide `batch_size`, or
+            there are fewer than two repeats.
+
+    Example:
+
+    ```python
+    def make_model():
+        model = keras.models.clone_model(net)
+        model.compile(
+            "adam", "sparse_categorical_crossentropy", metrics=["accuracy"]
+        )
+        return model
+
+    found = kb.tuners.suggest_settings(
+        make_model, x, y, batch_size=32, epochs=2, repeats=2, verbose=0
+    )
+    print(found)
+    ```
+    """
+    check_integer("repeats", repeats, 2)
+    trials = _Trials(
+        make_model,
+        keras.tree.map_structure(np.asarray, x),
+        np.asarray(y),
+        settings=all_settings(batch_size, shards),
+        held_out=held_out,
+        max_examples=max_examples,
+        repeats=repeats,
+        seed=seed,
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+        tuner = keras_tuner.Tuner(
+            _Grid(trials.grid),
+            trials,
+            directory=directory or temporary,
+            project_name="suggest_settings",
+        )
+        tuner.search(batch_size=batch_size, epochs=epochs, verbose=verbose)
+    return trials.suggestion(tuner.oracle.trials.values())
+
+
+class _Grid(keras_tuner.Oracle):
+    """Tries each of a list of values; an interrupted search goes on."""
+
+    def __init__(self, grid):
+        objective = keras_tuner.Objective("held_out", "max")
+        super().__init__(objective, max_trials=len(grid))
+        self.grid = grid
+
+    def populate_space(self, trial_id):
+        number = int(trial_id)
+        if number >= len(self.grid):
+            return {"status": "STOPPED"}
+        return {"status": "RUNNING", "values": self.grid[number]}
+
+
+class _Trials(keras_tuner.HyperModel):
+    """One training for each setting and repetition."""
+
+    def __init__(
+        self,
+        make_model,
+        x,
+        y,
+        *,
+        settings,
+        held_out,
+        max_examples,
+        repeats,
+        seed,
+    ):
+        super().__init__()
+        self.make_model = make_model
+        self.x, self.y = x, y
+        self.classes = read_class_ids("y", y)
+        self.settings = {setting.name: setting for setting in settings}
+        self.num_held_out, self.num_train = _sizes(
+            len(y), held_out, max_examples
+        )
+        self.repeats, self.seed = repeats, seed
+
+    @property
+    def grid(self):
+        """Repetitions in turn, so that a look at half of it is fair."""
+        return [
+            {"setting": name, "repeat": repeat}
+            for repeat in range(self.repeats)
+            for name in self.settings
+        ]
+
+    def build(self, hp):
+        name = hp.Choice("setting", list(self.settings))
+        repeat = hp.Choice("repeat", list(range(self.repeats)))
+        keras.utils.set_random_seed(self.seed + repeat)
+        model = self.make_model()
+        _check_metric(model)
+        return self.settings[name].apply(model)
+
+    def fit(self, hp, model, batch_size, epochs, **unused):
+        # KerasTuner's callbacks save weights, which nobody wants here.
+        start = time.monotonic()
+        seen, unseen = self._split(hp.get("repeat"))
+        model.fit(*seen, batch_size=batch_size, epochs=epochs, verbose=0)
+        logs = model.evaluate(*unseen, verbose=0, return_dict=True)
+        seconds = time.monotonic() - start
+        return {"held_out": logs["accuracy"], "seconds": seconds}
+
+    def _split(self, repeat):
+        selection = import_extra("sklearn.model_selection", "tuner")
+        parts = selection.train_test_split(
+            np.arange(len(self.y)),
+            train_size=self.num_train,
+            test_size=self.num_held_out,
+            stratify=self.classes,
+            random_state=self.seed + repeat,
+        )
+        return [
+            keras.tree.map_structure(lambda a: a[rows], (self.x, self.y))
+            for rows in parts
+        ]
+
+    def suggestion(self, trials):
+        """Returns the `Suggestion` that follows from all trials."""
+        accuracy, seconds = (
+            self._by_setting(trials, metric)
+            for metric in ("held_out", "seconds")
+        )
+        means = accuracy.mean(axis=1)
+        behind = accuracy[np.argmax(means)] - accuracy
+        gap = behind.mean(axis=1)
+        error = behind.std(axis=1, ddof=1) / np.sqrt(self.repeats)
+        names = list(self.settings)
+        # The one-standard-error rule: the simplest that may be the best.
+        name = names[np.flatnonzero(gap <= error)[0]]
+        pandas = import_extra("pandas", "report")
+        table = pandas.DataFrame(
+            {
+                "setting": names,
+                "held_out": means,
+                "behind": gap,
+                "error": error,
+                "seconds": seconds.mean(axis=1),
+            }
+        ).sort_values("held_out", ascending=False, ignore_index=True)
+        lines = self.settings[name].lines
+        return Suggestion(name, lines, table, self.num_train, self.repeats)
+
+    def _by_setting(self, trials, metric):
+        """Returns a metric, an array of shape `(settings, repeats)`."""
+        found = {
+            (
+                trial.hyperparameters["setting"],
+                trial.hyperparameters["repeat"],
+            ): (trial.metrics.get_best_value(metric))
+            for trial in trials
+        }
+        return np.array(
+            [
+                [found[name, repeat] for repeat in range(self.repeats)]
+                for name in self.settings
+            ]
+        )
+
+
+def all_settings(batch_size, shards=None):
+    """Returns the settings to try, the simplest first."""
+    check_integer("batch_size", batch_size, 1)
+    if shards is None:
+        shards = [batch_size // 16, batch_size // 4]
+    for number in shards:
+        if number < 2 or batch_size % number:
+            raise ValueError(
+                "Invalid value for argument `shards`. Expected integers of at "
+                f"least 2 that divide `batch_size`, {batch_size}. Received: "
+                f"{number}. Pass for instance `batch_size=128, shards=[8, 32]`."
+            )
+    return [
+        _Setting(number, averaged)
+        for number in dict.fromkeys([0, *shards])
+        for averaged in (False, True)
+    ]
+
+
+def _sizes(count, held_out, max_examples):
+    check_integer("max_examples", max_examples, 2)
+    count = min(count, max_examples)
+    num_held_out = round(held_out * count)
+    if not 0 < num_held_out < count:
+        raise ValueError(
+            "Invalid value for argument `held_out`. Expected a share in (0, 1) "
+            f"of {count} examples. Received: held_out={held_out}"
+        )
+    return num_held_out, count - num_held_out
+
+
+def _check_metric(model):
+    metrics = (model.get_compile_config() or {}).get("metrics") or []
+    if "accuracy" not in keras.tree.flatten(metrics):
+        raise ValueError(
+            "Expected `make_model` to return a compiled model with the metric "
+            f'"accuracy". Received: metrics={metrics}. Pass '
+            '`metrics=["accuracy"]` to `compile`.'
+        )

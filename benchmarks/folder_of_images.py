@@ -103,12 +103,6 @@ def network(num_classes):
     )
 
 
-def as_text(names):
-    """Returns names that no spreadsheet takes for a formula."""
-    risky = ("=", "+", "-", "@", "\t", "\r", "\n")
-    return [f"'{name}" if name.startswith(risky) else name for name in names]
-
-
 def find_suspects(folder, settings, csv):
     """Trains on a folder and writes which of its files are suspect.
 
@@ -149,9 +143,8 @@ def find_suspects(folder, settings, csv):
         batches, epochs=settings["epochs"], callbacks=[history], verbose=0
     )
     y = np.array([int(label) for label in images.map(lambda x, y: y)])
-    files = as_text([f"{path.parent.name}/{path.name}" for path in paths])
-    table = kb.report.suspects(history, y, ids=files, class_names=names)
-    table.to_csv(csv, index=False)
+    files = [f"{path.parent.name}/{path.name}" for path in paths]
+    kb.report.write_csv(history, csv, y, ids=files, class_names=names)
     return images, paths, history, model
 
 

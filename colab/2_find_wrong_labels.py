@@ -211,5 +211,5 @@ kb.report.write_html(
     y_train,
     title="Digits to look at",
 )
-table.to_csv("suspects.csv", index=False)
+kb.report.write_csv(history, "suspects.csv", y_train)
 print(sorted(name for name in os.listdir(".") if name.startswith("suspects")))

@@ -28,6 +28,7 @@ BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SHORTER = {
     r"\bepochs=\d+": "epochs=2",
     r"\bmax_trials=\d+": "max_trials=2",
+    r"\bshards=\[8, 32\], repeats=\d+": "shards=[8], repeats=2",
     r"\[\.\.\.\]": "[keras.layers.Flatten(), keras.layers.Dense(8)]",
 }
 NUM = 640

@@ -3,7 +3,7 @@
 from keras_bilevel.report.ranking import suspects
 
 # What makes a spreadsheet read a cell as a formula.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def write_csv(scores, path, y=None, *, ids=None, class_names=None, **columns):

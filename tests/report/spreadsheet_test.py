@@ -21,7 +21,7 @@ def test_it_is_read_back_as_it_was(tmp_path):
     assert table["id"][0] == names[3] and table["score"][0] == -0.5
 
 
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n"])
 def test_no_text_is_a_formula(start, tmp_path):
     text = start + 'HYPERLINK("http://example.org")'
     path = tmp_path / "suspects.csv"

@@ -302,3 +302,80 @@ def test_a_thousand_classes_are_rare_ones(rng):
         compiled(rare="error").fit(x, y, batch_size=256, verbose=0)
     # Without groups nothing is rare.
     compiled(stratify_by=None).fit(x, y, batch_size=256, verbose=0)
+
+
+def _words(rng):
+    """Sequences of 12 words; class 1 where words below 10 prevail."""
+    x = rng.integers(0, 20, (320, 12))
+    clean = (np.mean(x < 10, axis=1) > 0.5).astype("int64")
+    wrong = rng.random(320) < 0.2
+    return x, np.where(wrong, 1 - clean, clean), wrong
+
+
+def _fit_low_rank(net, x, y):
+    """Trains a network with LoRA; all but that and the head stays."""
+    frozen = [np.array(v) for v in net.non_trainable_variables]
+    model = _wrap(net)
+    model.compile(
+        keras.optimizers.Adam(0.02),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    before = [np.array(v) for v in net.trainable_variables]
+    history = kb.callbacks.ExampleHistory()
+    model.fit(x, y, batch_size=64, epochs=8, verbose=0, callbacks=[history])
+    for old, new in zip(frozen, net.non_trainable_variables):
+        if "float" in str(new.dtype):  # Not the seeds of Dropout.
+            np.testing.assert_array_equal(old, new)
+    for old, new in zip(before, net.trainable_variables):
+        assert np.abs(old - new).max() > 0
+    return history
+
+
+def test_attention_with_low_rank_adapters(rng):
+    x, y, wrong = _words(rng)
+    inputs = keras.Input((12,), dtype="int32")
+    embedded = layers.Embedding(20, 16)
+    attention = layers.MultiHeadAttention(2, 8)
+    hidden = layers.Dense(32, activation="relu")
+    features = embedded(inputs)
+    features = layers.LayerNormalization()(
+        features + attention(features, features)
+    )
+    features = layers.GlobalAveragePooling1D()(hidden(features))
+    base = keras.Model(inputs, features)
+    base.trainable = False
+    net = keras.Sequential([base, layers.Dense(2)])
+    net.build((None, 12))
+    base.trainable = True
+    for layer in base.layers:
+        layer.trainable = layer is hidden
+    hidden.enable_lora(4)
+    # Two low-rank factors, a bias, and kernel and bias of the head.
+    assert len(net.trainable_variables) == 5
+    history = _fit_low_rank(net, x, y)
+    assert _auroc(history, wrong) > 0.7
+
+
+def test_a_backbone_of_keras_hub_with_low_rank_adapters(rng):
+    keras_hub = pytest.importorskip(
+        "keras_hub", reason="keras-hub is not installed"
+    )
+    x, y, _ = _words(rng)
+    backbone = keras_hub.models.BertBackbone(
+        vocabulary_size=20,
+        num_layers=1,
+        num_heads=2,
+        hidden_dim=16,
+        intermediate_dim=32,
+        max_sequence_length=12,
+    )
+    backbone.enable_lora(4)
+    outputs = layers.Dense(2)(backbone.output["sequence_output"][:, 0])
+    net = keras.Model(backbone.input, outputs)
+    inputs = {
+        "token_ids": x,
+        "padding_mask": np.ones_like(x),
+        "segment_ids": np.zeros_like(x),
+    }
+    history = _fit_low_rank(net, inputs, y)
+    assert not np.isnan(history.example_scores).all()

@@ -87,7 +87,7 @@ def make_network():
     )
 
 
-def train(model):
+def train(model, callbacks=None):
     model.compile(
         keras.optimizers.SGD(0.05, momentum=0.9),
         "sparse_categorical_crossentropy",
@@ -99,6 +99,7 @@ def train(model):
         batch_size=128,
         epochs=EPOCHS,
         validation_data=(x_test, y_test),
+        callbacks=callbacks,
         verbose=0,
     )
 
@@ -147,6 +148,69 @@ for name, history in (("SGD", sgd), ("Deep Bilevel Learning", bilevel)):
 """
 
 print(model.model.predict(x_test[:3], verbose=0).argmax(axis=1), y_test[:3])
+
+"""
+## Labels of people
+
+*CIFAR-10N* ([Wei et al., 2022](https://arxiv.org/abs/2110.12088)) has labels
+that paid workers gave to the images of CIFAR-10. Of the set `worse_label` 40 %
+are wrong, and not at random: cats are taken for dogs. This part runs where
+`KERAS_BILEVEL_DATA` names a folder with CIFAR-10, prepared by TensorFlow
+Datasets, and `cifar10n_labels.npz` lies next to that folder.
+"""
+
+DATA = os.environ.get("KERAS_BILEVEL_DATA")
+if DATA:
+    import tensorflow_datasets as tfds
+
+    count, epochs = (4_000, 12) if SMALL else (20_000, 60)
+    builder = tfds.builder("cifar10", data_dir=DATA)
+    read = dict(batch_size=-1, as_supervised=True, shuffle_files=False)
+    photos, truth = tfds.as_numpy(
+        builder.as_dataset(split=f"train[:{count}]", **read)
+    )
+    x_test, y_test = tfds.as_numpy(
+        builder.as_dataset(split="test[:2000]", **read)
+    )
+    people = np.load(os.path.join(os.path.dirname(DATA), "cifar10n_labels.npz"))
+    y_train = people["worse_label"][people["tfds_order"][:count]].astype(
+        "int64"
+    )
+    classes = np.array(builder.info.features["label"].names)
+    x_train, EPOCHS = photos, epochs
+    print(f"{np.mean(y_train != truth):.0%} of {count} labels are wrong.")
+
+    def make_network():
+        keras.utils.set_random_seed(1)
+        return keras.Sequential(
+            [
+                keras.Input((32, 32, 3)),
+                keras.layers.Rescaling(1 / 127.5, offset=-1),
+                keras.layers.Conv2D(32, 3, activation="relu"),
+                keras.layers.MaxPooling2D(),
+                keras.layers.Conv2D(64, 3, activation="relu"),
+                keras.layers.MaxPooling2D(),
+                keras.layers.Flatten(),
+                keras.layers.Dense(128, activation="relu"),
+                keras.layers.Dense(10, activation="softmax"),
+            ]
+        )
+
+    people_sgd = train(make_network())
+    model = kb.BilevelModel(
+        make_network(), weighting=kb.weighting.DeepBilevel(num_shards=8)
+    )
+    examples = kb.callbacks.ExampleHistory()
+    people_bilevel = train(model, callbacks=[examples])
+    for name, history in (("SGD", people_sgd), ("Bilevel", people_bilevel)):
+        curve = history.history["val_accuracy"]
+        print(f"{name}: {curve[-1]:.1%} at the end, {max(curve):.1%} at best.")
+    sheet = kb.report.contact_sheet(
+        examples, photos, y_train, class_names=classes
+    )
+    display(sheet)  # noqa: F821, of a notebook
+else:
+    print("KERAS_BILEVEL_DATA is not set: no labels of people.")
 
 """
 ## Where to go from here

@@ -3,6 +3,7 @@
 import email
 import importlib.metadata
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -58,7 +59,8 @@ def _only(folder, pattern):
 
 def _modules():
     package = ROOT / "keras_bilevel"
-    return {p.relative_to(ROOT).as_posix() for p in package.rglob("*.py")}
+    found = [*package.rglob("*.py"), *package.rglob("*.html")]
+    return {path.relative_to(ROOT).as_posix() for path in found}
 
 
 def test_wheel_has_the_package_alone(built):
@@ -76,7 +78,7 @@ def test_sdist_has_what_the_wheel_is_built_from(built):
     assert {"LICENSE", "README.md", "pyproject.toml"} <= names
     assert _modules() <= names
     folders = {n.split("/")[0] for n in names if n.endswith(".py")}
-    assert folders == {"keras_bilevel"}
+    assert folders == {"keras_bilevel", "setup.py"}
 
 
 def test_metadata_is_that_of_the_project(built):
@@ -87,6 +89,22 @@ def test_metadata_is_that_of_the_project(built):
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Description-Content-Type"] == "text/markdown"
     assert len(metadata.get_all("Project-URL")) == len(PROJECT["urls"])
+
+
+def test_links_of_the_description_lead_out_of_an_index(built):
+    with zipfile.ZipFile(_only(built, "*.whl")) as wheel:
+        (name,) = [n for n in wheel.namelist() if n.endswith("/METADATA")]
+        text = wheel.read(name).decode()
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    home = f"{PROJECT['urls']['Homepage']}/"
+    assert len(links) > 20
+    ours = [link for link in links if link.startswith(home)]
+    assert f"{home}raw/main/benchmarks/results/long_training.png" in ours
+    for link in links:
+        assert link.startswith("https://")
+    for link in ours:
+        path = re.sub("^(raw|blob)/main/", "", link.removeprefix(home))
+        assert (ROOT / path.partition("#")[0]).exists(), link
 
 
 def test_wheel_can_be_installed(built, tmp_path):

@@ -1,6 +1,7 @@
 """What somebody would pick instead of this package's methods.
 
-Each with the values of its paper: one function, given the `Trainer` of a run.
+Each untuned, near the values of its paper: one function, given the `Trainer` of
+a run.
 """
 
 import keras

@@ -1,8 +1,9 @@
 """What would you pick: the papers' methods beside what is simpler, or newer.
 
 Every method has one value of each of its own settings, near its paper's, and
-the same optimizer and epochs. The rate is chosen out of a list, the same for all methods, by accuracy on held-out
-*noisy* labels; all methods leave these out of training.
+the same optimizer and epochs. The rate is chosen out of a list, the same for
+all methods, by accuracy on held-out *noisy* labels; all methods leave these out
+of training. `quick` has a list of one.
 """
 
 import numpy as np

@@ -24,6 +24,8 @@ def of_run(settings, task, curves, outcome):
       given label; `history`, its mean over training (its share of noise is
       plain `noise_left`); `alpha` and `cumulative` of SOSELETO; and
       `out_of_sample`, of networks trained without the example.
+    - with noisy validation data: `test`, `validation` of the network that is
+      left, and `suspect_auroc` of the method's own score, or of `history`.
     - with sample selection: `precision`, the share of right labels among
       those that were learnt from in the last epoch.
 
@@ -35,8 +37,10 @@ def of_run(settings, task, curves, outcome):
         evaluated = "held_out" if settings["held_out"] else "test"
         found = accuracies(curves.curves, outcome.precision, evaluated)
     if outcome.network is not None:
-        scores = {"history": curves.given_probability, **scores}
-    if "num_source" in settings:
+        scores = {"history": curves.example_scores, **scores}
+    if task.validation is not None:
+        found |= _of_network(task, outcome.network, scores)
+    elif "num_source" in settings:
         found |= _of_source_target(task, outcome, scores)
     elif "num_clean" not in settings:
         found["suspect_auroc"] = _auroc(task.wrong, scores["history"])
@@ -70,6 +74,16 @@ def accuracies(curves, precision, evaluated):
             name: [round(value, 5) for value in values]
             for name, values in curves.items()
         },
+    }
+
+
+def _of_network(task, network, scores):
+    """Returns what the network that is left does, and the method's score."""
+    *_, score = scores.values()  # The method's own comes last.
+    return {
+        "test": methods.accuracy(network, *task.evaluation),
+        "validation": methods.accuracy(network, *task.validation),
+        "suspect_auroc": _auroc(task.wrong, score),
     }
 
 

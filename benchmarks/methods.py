@@ -21,8 +21,6 @@ WARM_UP = {"cifar10": 0.1, "cifar100": 0.025}
 # Fine-tuning adds a fifth of the steps at a tenth of the rate.
 FINETUNE = {"epochs": 0.2, "rate": 0.1}
 FOLDS = 4
-# A network's most confident examples, but for the outliers (Patrini et al.).
-ANCHOR_PERCENTILE = 97
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,11 +33,13 @@ class Outcome:
     log: dict = None  # What `fit` has logged.
     # Arrays of shape `(n,)`: a low score makes a given label suspect.
     scores: dict = dataclasses.field(default_factory=dict)
+    # Which given labels networks that have not seen them predict, of "folds".
+    agrees: np.ndarray = None
     # The share of right labels among those that were learnt from, each epoch.
     precision: np.ndarray = None
 
 
-def _steps(model):
+def steps_of(model):
     return int(model.optimizer.iterations)
 
 
@@ -55,7 +55,7 @@ def _drawn(run):
     )
 
 
-def _shuffled(run):
+def shuffled(run):
     """Batches of noisy examples, as the models of the package see them."""
     examples = run.task.x, run.task.y_given
     batches = kb.data.shuffled_batches(examples, run.batch_size, seed=run.seed)
@@ -96,7 +96,7 @@ def _plain(batches):
     def method(run):
         network = run.compiled(run.network())
         log = run.fit(network, batches(run))
-        return Outcome(_steps(network), network, log)
+        return Outcome(steps_of(network), network, log)
 
     return method
 
@@ -114,7 +114,7 @@ def _finetune(run):
         initial_epoch=epochs,
         epochs=epochs + math.ceil(FINETUNE["epochs"] * epochs),
     )
-    return Outcome(_steps(network), network)
+    return Outcome(steps_of(network), network)
 
 
 def _bilevel(run):
@@ -145,7 +145,7 @@ def _weighted(run, weighting, *data):
     history = kb.callbacks.ExampleHistory(len(run.task.x))
     log = run.fit(model, *data, callbacks=[history])
     scores = {"history": history.given_probability}
-    return Outcome(_steps(model), network, log, scores)
+    return Outcome(steps_of(model), network, log, scores)
 
 
 def _folds(run):
@@ -154,19 +154,33 @@ def _folds(run):
     The score is cleanlab's "self-confidence" (Northcutt et al., 2021).
     """
     task, scores = run.task, np.empty(len(run.task.x))
+    agrees = np.empty(len(task.x), bool)
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=run.seed)
     for rows, rest in folds.split(task.x, task.y_given):
         part = run.changed(task=task.take(rows), callbacks=())
         network = part.compiled(part.network())
         part.fit(network, *part.arrays)
-        scores[rest] = given_probability(network, task.take(rest))
-    return Outcome(FOLDS * _steps(network), scores={"out_of_sample": scores})
+        probability = _predict(network, task.take(rest))
+        given = task.y_given[rest]
+        scores[rest] = probability[np.arange(len(rest)), given]
+        agrees[rest] = probability.argmax(-1) == given
+    return Outcome(
+        FOLDS * steps_of(network),
+        scores={"out_of_sample": scores},
+        agrees=agrees,
+    )
 
 
 def given_probability(network, task):
     """Returns a network's probability of each given label."""
     probability = _predict(network, task)
     return probability[np.arange(len(task.x)), task.y_given]
+
+
+def accuracy(network, x, y):
+    """Returns the share of right classes."""
+    predicted = network.predict(x, batch_size=1024, verbose=0)
+    return float(np.mean(predicted.argmax(-1) == y))
 
 
 def _predict(network, task):
@@ -176,9 +190,9 @@ def _predict(network, task):
 
 def _f_correction(run):
     """Forward correction (Patrini et al., 2017): two trainings."""
-    first = _plain(_shuffled)(run.changed(callbacks=())).network
+    first = _plain(shuffled)(run.changed(callbacks=())).network
     confusion = tf.constant(
-        anchored_confusion(_predict(first, run.task)), "float32"
+        kb.losses.estimate_transition(_predict(first, run.task)), "float32"
     )
 
     def forward_loss(y, logits):
@@ -186,19 +200,8 @@ def _f_correction(run):
         return keras.losses.sparse_categorical_crossentropy(y, given)
 
     second = run.compiled(run.network(), forward_loss)
-    run.fit(second, _shuffled(run))
-    return Outcome(_steps(second))
-
-
-def anchored_confusion(probabilities):
-    """Estimates which label a class gets, from its most typical examples.
-
-    From predictions for noisy labels, of shape `(n, classes)`, to a matrix
-    `(classes, classes)` whose rows sum to 1.
-    """
-    limits = np.percentile(probabilities, ANCHOR_PERCENTILE, axis=0)
-    below = np.where(probabilities <= limits, probabilities, -1.0)
-    return probabilities[np.argmax(below, axis=0)]
+    run.fit(second, shuffled(run))
+    return Outcome(steps_of(second))
 
 
 def _select(run):
@@ -207,7 +210,7 @@ def _select(run):
     history = kb.callbacks.SelectionHistory(len(run.task.x))
     run.fit(model, *run.arrays, callbacks=[history])
     precision = kb.report.label_precision(history, run.task.wrong)
-    return Outcome(_steps(model), precision=precision)
+    return Outcome(steps_of(model), model.models[0], precision=precision)
 
 
 def selection_model(run, schedule):
@@ -240,7 +243,7 @@ METHODS = {
     "reweight": _reweight,
     "soseleto": _soseleto,
     "folds": _folds,
-    "standard": _plain(_shuffled),
+    "standard": _plain(shuffled),
     "f_correction": _f_correction,
     **dict.fromkeys(RULES, _select),
 }

@@ -54,6 +54,18 @@ SELECTION = {
     "epochs": 20,
     "learning_rate": 0.001,  # Of Adam; falls linearly to 0 after 40 %.
 }
+# All that `what_would_you_pick` compares; `momentum` is added for SGD.
+PICK = {
+    **SELECTION,
+    "case": None,
+    "row": "plain",
+    "num_clean": 0,
+    "validation": 0.1,  # Share of the noisy data, to choose and to stop by.
+    "num_shards": None,  # Of Deep Bilevel.
+    "num_validation_shards": 1,
+    "target_size": 32,  # Of clean batches.
+    "alpha_lr": 1.0,  # Of "soseleto".
+}
 SEARCH = {
     **SELECTION,
     "method": "co_teaching",
@@ -77,6 +89,7 @@ noisy = functools.partial(_changed, NOISY)
 source_target = functools.partial(_changed, SOURCE_TARGET)
 selection = functools.partial(_changed, SELECTION)
 search = functools.partial(_changed, SEARCH)
+pick = functools.partial(_changed, PICK)
 
 
 def bilevel(num_shards, num_validation_shards=1):

@@ -25,6 +25,7 @@ class Task:
     evaluation: tuple
     num_classes: int
     clean: tuple = None  # `(x, y)`, apart from all of these.
+    validation: tuple = None  # `(x, y)` with noisy labels, likewise.
 
     @property
     def wrong(self):
@@ -61,6 +62,9 @@ def make(settings, data_dir=None):
     if num_clean:
         task, rest = _split(task, num_clean, task.y_clean, seed)
         task = dataclasses.replace(task, clean=(rest.x, rest.y_clean))
+    if settings.get("validation"):
+        task, rest = _split(task, settings["validation"], task.y_given, seed)
+        task = dataclasses.replace(task, validation=(rest.x, rest.y_given))
     return task
 
 

@@ -1,17 +1,47 @@
 """Trains once on noisy labels, by any method, and measures what came of it."""
 
 import dataclasses
+import time
 
 import keras
 import numpy as np
 
 import keras_bilevel as kb
+from benchmarks import comparators
 from benchmarks import measures
 from benchmarks import methods
 from benchmarks import networks
 from benchmarks import tasks
 
+METHODS = {**methods.METHODS, **comparators.METHODS}
 CONSTANT_SHARE = 0.4  # Of the epochs, as in S2E: 80 of 200.
+
+
+class Clock(keras.callbacks.Callback):
+    """Adds up steps and processor time of all calls of `fit`.
+
+    Epochs count as much as the median one: the first also compiles the step.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.seconds = 0.0
+        self.steps = 0
+
+    def on_train_begin(self, logs=None):
+        self._epochs = []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._start = time.process_time()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps += 1
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._epochs.append(time.process_time() - self._start)
+
+    def on_train_end(self, logs=None):
+        self.seconds += float(np.median(self._epochs)) * len(self._epochs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +56,7 @@ class Trainer:
     task: tasks.Task
     callbacks: tuple = ()  # Of every call of `fit`.
     verbose: int = 0
+    clock: Clock = dataclasses.field(default_factory=Clock)
 
     @property
     def seed(self):
@@ -85,7 +116,13 @@ class Trainer:
         swap = [keras.callbacks.SwapEMAWeights(True)] * bool(self._average())
         return model.fit(
             *data,
-            callbacks=[schedule, *swap, *self.callbacks, *callbacks],
+            callbacks=[
+                schedule,
+                self.clock,
+                *swap,
+                *self.callbacks,
+                *callbacks,
+            ],
             verbose=self.verbose,
             **{"epochs": self.settings["epochs"], **options},
         ).history
@@ -138,5 +175,8 @@ def train(settings, data_dir=None, verbose=0, progress=None):
         )
         callbacks.append(show)
     trainer = Trainer(settings, task, callbacks, verbose)
-    outcome = methods.METHODS[settings["method"]](trainer)
-    return Trained(task, *measures.of_run(settings, task, curves, outcome))
+    outcome = METHODS[settings["method"]](trainer)
+    found, history = measures.of_run(settings, task, curves, outcome)
+    found["processor_seconds"] = round(trainer.clock.seconds, 3)
+    found["all_steps"] = trainer.clock.steps
+    return Trained(task, found, history)

@@ -8,6 +8,7 @@ from keras_bilevel import _backend
 
 from keras_bilevel import callbacks
 from keras_bilevel import data
+from keras_bilevel import layers
 from keras_bilevel import losses
 from keras_bilevel import report
 from keras_bilevel import schedules
@@ -25,6 +26,7 @@ __all__ = [
     "SelectionModel",
     "callbacks",
     "data",
+    "layers",
     "losses",
     "report",
     "schedules",
@@ -46,6 +48,7 @@ def __getattr__(name):
 
 for _room in (
     callbacks,
+    layers,
     losses,
     report,
     schedules,

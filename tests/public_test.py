@@ -10,8 +10,8 @@ import keras_bilevel as kb
 
 NAMES = {
     kb: """
-        BilevelModel SelectionModel __version__ callbacks data losses report
-        schedules selection tuners weighting
+        BilevelModel SelectionModel __version__ callbacks data layers losses
+        report schedules selection tuners weighting
     """,
     kb.callbacks: """
         ExampleHistory LabelCurves Observer SelectionHistory WeightEvolution
@@ -25,7 +25,8 @@ NAMES = {
         confusion pair_flip pixel_permutation predicted
         random_confusion_matrix symmetric uniform
     """,
-    kb.losses: "Bootstrapping ForwardCorrection",
+    kb.layers: "LinearNoise NoiseAdaptation",
+    kb.losses: "Bootstrapping ForwardCorrection estimate_transition",
     kb.report: """
         class_shares cleaned contact_sheet keep_mask kept_examples
         label_precision out_of_sample plot_class_shares plot_label_precision
@@ -37,8 +38,8 @@ NAMES = {
         suggest_tau
     """,
     kb.selection: """
-        ClassBalancedCoTeaching CoTeaching CoTeachingPlus Decoupling Rule
-        SelfPaced smallest
+        ClassBalancedCoTeaching CoTeaching CoTeachingPlus Decoupling
+        EarlyLearning Rule SelfPaced smallest
     """,
     kb.tuners: "ReusedModel S2EOracle S2ETuner Suggestion suggest_settings",
     kb.weighting: """

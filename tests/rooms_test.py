@@ -16,8 +16,9 @@ KNOW_TENSORFLOW = ("engine", "data")
 PURE = {
     "weighting": {"keras_bilevel.engine.storage"},
     "schedules": {"keras_bilevel.extras"},
-    "selection": set(),
+    "selection": {"keras_bilevel.engine.storage"},
     "losses": set(),
+    "layers": set(),
 }
 
 

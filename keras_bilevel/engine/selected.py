@@ -131,7 +131,16 @@ def of_kept(kept, numbers, per_replica):
     return kept * tf.math.divide_no_nan(size, count)
 
 
-def walk(networks, select, disagree, batch, scale, per_replica=False, needs=()):
+def walk(
+    networks,
+    select,
+    disagree,
+    batch,
+    scale,
+    per_replica=False,
+    needs=(),
+    penalize=None,
+):
     """Selects examples for each network and computes the joint gradient.
 
     Args:
@@ -145,6 +154,9 @@ def walk(networks, select, disagree, batch, scale, per_replica=False, needs=()):
         per_replica: Boolean, whether to select on each replica separately, or
             among the examples of all replicas.
         needs: Tuple of names out of those that `kb.selection.Rule` lists.
+        penalize: Function `(batch, y_preds, usable)` to a term of the loss for
+            each network and example, `(networks, batch_size)`. Defaults to
+            `None`, no such term.
 
     Returns:
         A `Step`. Its weights, of shape `(networks, batch_size)`, are 1 where a
@@ -182,6 +194,9 @@ def walk(networks, select, disagree, batch, scale, per_replica=False, needs=()):
                 for network, part, y_pred in zip(networks, parts, y_preds)
             ]
         )
+        if penalize is not None:
+            terms = penalize(batch, y_preds, usable)
+            means += tf.cast(_means(terms, mask, per_replica), means.dtype)
         total = scale.up(tf.reduce_sum(means))
     variables = _variables(networks)
     gradient = [scale.down(g) for g in tape.gradient(total, variables)]
@@ -202,6 +217,16 @@ def walk(networks, select, disagree, batch, scale, per_replica=False, needs=()):
         y_pred=y_preds,
         shown=(batch.y, y_preds[0], parts[0][2]),
     )
+
+
+def _means(terms, mask, per_replica):
+    """Returns the mean term over kept examples, the replica's part of it."""
+    factors = [
+        of_kept(kept, tf.ones_like(kept), per_replica)
+        for kept in tf.unstack(tf.cast(mask, tf.float32))
+    ]
+    means = tf.reduce_mean(tf.stack(factors) * terms, axis=1)
+    return means / replicas.num_replicas()
 
 
 def _variables(networks):

@@ -7,7 +7,10 @@ from keras_bilevel import data
 from keras_bilevel import engine
 from keras_bilevel import keras_private
 from keras_bilevel.callbacks import agreement
+from keras_bilevel.data.batches import check_ids
 from keras_bilevel.data.batches import examples
+from keras_bilevel.data.batches import is_dataset
+from keras_bilevel.data.epochs import origins
 from keras_bilevel.data.labels import check_classes
 from keras_bilevel.schemes.scheme import Scheme
 from keras_bilevel.selection.disagreement import disagreement
@@ -40,6 +43,7 @@ class Selected(Scheme):
         self.kept = keras.metrics.Mean(name="kept")
         self.dropped = keras.metrics.Sum(name="dropped_examples")
         self.metrics = [self.kept, self.dropped]
+        self._num_examples = None  # Where the data of `fit` tell it.
 
     def begin_epoch(self, epoch):
         self.epoch = int(epoch)
@@ -63,10 +67,24 @@ class Selected(Scheme):
 
     def check(self, dataset):
         engine.check_linear(self.model.loss)
+        if self.model.rule.remembers and is_dataset(dataset):
+            sizes = [origin.num_examples for origin in origins(dataset)]
+            sizes = [size for size in sizes if size is not None]
+            self._num_examples = max(sizes, default=None)
         return dataset
 
     def parse(self, batch):
         batch = examples(batch)
+        if self.model.rule.remembers:
+            if batch.ids is None:
+                raise ValueError(
+                    "Expected batches with ids for "
+                    f"`{type(self.model.rule).__name__}`, which remembers "
+                    "each example. Received: batches without. Pass arrays to "
+                    "`fit`, or build them with `kb.data.shuffled_batches`."
+                )
+            num_examples = self.model.rule.num_examples
+            batch.ids = check_ids(batch.ids, num_examples)
         return [(network, batch) for network in self.networks]
 
     def seen(self, batch):
@@ -84,6 +102,7 @@ class Selected(Scheme):
             scale,
             self.model.select_per_replica,
             self.model.rule.needs,
+            self._penalize if self.model.rule.remembers else None,
         )
         step.y_pred = self.model.merged(step.y_pred)
         return step
@@ -93,10 +112,31 @@ class Selected(Scheme):
             losses, self._share.value, disagree, self._time.value, **needed
         )
 
-    def _disagree(self, y_preds, counts):
+    def _penalize(self, batch, y_preds, usable):
+        rule, (y_pred,) = self.model.rule, y_preds
+        if keras.tree.is_nested(y_pred) or len(y_pred.shape) != 2:
+            shapes = keras.tree.map_structure(lambda t: tuple(t.shape), y_pred)
+            raise ValueError(
+                f"Expected one label for each example of "
+                f"`{type(rule).__name__}`, and a network with outputs of shape "
+                f"(batch_size, num_classes). Received: outputs of {shapes}."
+            )
+        engine.make_once(
+            lambda: rule.prepare(self._num_examples, y_pred.shape[-1])
+        )
+        y_pred = ops.cast(y_pred, "float32")
+        if self._are_logits():
+            y_pred = ops.softmax(y_pred)
+        seen = batch.ids, ops.stop_gradient(y_pred), usable
+        rule.remember(*map(engine.gather, seen))
+        return rule.penalty(batch.ids, y_pred)[None]
+
+    def _are_logits(self):
         loss = keras.tree.flatten(self.model.loss)[0]
-        is_logit = agreement.predicts_logits(loss)
-        return disagreement(y_preds, is_logit, counts)
+        return agreement.predicts_logits(loss)
+
+    def _disagree(self, y_preds, counts):
+        return disagreement(y_preds, self._are_logits(), counts)
 
     def shown(self, step):
         # Each loss is a mean over kept examples. Their number as weight makes

@@ -16,6 +16,10 @@ class Rule:
             tensor of shape `(batch_size,)`, from labels that are integers or
             one-hot; others are an error. `"predictions"`: a list of what each
             network predicts. Defaults to `()`.
+        remembers: Boolean, whether the rule has a memory of the examples, and
+            with it a term of the loss. Then it needs `num_networks = 1` and
+            the methods `prepare`, `remember` and `penalty`. Defaults to
+            `False`.
 
     Example:
 
@@ -30,6 +34,7 @@ class Rule:
 
     num_networks = 2
     needs = ()
+    remembers = False
 
     def call(self, losses, share, disagree, epoch, **needed):
         """Selects examples.
@@ -54,6 +59,33 @@ class Rule:
             f"{type(self).__name__} must implement `call(losses, share, "
             "disagree, epoch)`."
         )
+
+    def prepare(self, num_examples, num_classes):
+        """Makes the memory, unless it is there.
+
+        Args:
+            num_examples: Integer, or `None` where the data do not tell it.
+            num_classes: Integer.
+        """
+
+    def remember(self, ids, probabilities, usable):
+        """Updates the memory, alike on every replica.
+
+        Args:
+            ids: Integer tensor of shape `(batch_size,)`, of all replicas.
+            probabilities: Float tensor of shape `(batch_size, num_classes)`.
+            usable: Boolean tensor of shape `(batch_size,)`, `False` where the
+                data were not finite or the example does not count.
+        """
+
+    def penalty(self, ids, probabilities):
+        """Returns a term of the loss, of the shape of `ids`.
+
+        Args:
+            ids: Integer tensor of shape `(batch_size,)`.
+            probabilities: Float tensor of shape `(batch_size, num_classes)`,
+                of which the gradient is taken.
+        """
 
     def get_config(self):
         return {}

@@ -33,14 +33,14 @@ class Packing:
     def __init__(self, model, gradient, per_layer, apart=frozenset()):
         variables = model.trainable_variables
         self.shapes = [variable.shape for variable in variables]
-        owners = _owners(model) if per_layer else {}
+        group_of = groups(model, per_layer)
         numbers, packed = {}, {}
         self._group_of = {}
         for i, variable in enumerate(variables):
             key = id(variable)
             if gradient[i] is None and key not in apart:
                 continue
-            group = numbers.setdefault(owners.get(key), len(numbers))
+            group = numbers.setdefault(group_of(variable), len(numbers))
             self._group_of[key] = group
             if gradient[i] is not None:
                 packed.setdefault(group, []).append(i)
@@ -111,13 +111,22 @@ def weighted_sum(stacked, weights):
     return [tf.tensordot(weights[g], x, 1) for g, x in enumerate(stacked)]
 
 
-def _owners(model):
-    """Returns a dict of variable id to the position of the owning layer."""
-    return {
+def groups(model, per_layer):
+    """Returns a function from a variable to what names its group.
+
+    Args:
+        model: A `BilevelModel`.
+        per_layer: Boolean, one group per layer that owns variables, or one
+            group in all.
+    """
+    if not per_layer:
+        return lambda variable: None
+    owners = {
         id(variable): position
         for position, layer in enumerate(keras_private.all_layers(model))
         for variable in keras_private.own_trainable_variables(layer)
     }
+    return lambda variable: owners[id(variable)]
 
 
 # Measured in benchmarks/speed.py: unrolled turns are up to a quarter faster

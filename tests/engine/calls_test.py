@@ -9,6 +9,7 @@ from keras import ops
 
 import keras_bilevel as kb
 from keras_bilevel.engine import calls
+from keras_bilevel.engine import known_layers
 from tests.models.tools import batch_of
 from tests.models.tools import compiled
 from tests.models.tools import tanh_network
@@ -40,7 +41,7 @@ def functional():
     ],
 )
 def test_known_networks_keep_examples_apart(make):
-    assert calls.keeps_rows_apart(make())
+    assert known_layers.keeps_rows_apart(make())
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,7 @@ def test_known_networks_keep_examples_apart(make):
     ],
 )
 def test_what_may_mix_examples_is_not(make):
-    assert not calls.keeps_rows_apart(make())
+    assert not known_layers.keeps_rows_apart(make())
 
 
 def along(axis, shape=(4, 5)):
@@ -82,7 +83,7 @@ def test_both_ways_agree_when_weights_reach_their_bounds(monkeypatch):
     source, target = (*batch_of(12), np.arange(12)), batch_of(6, seed=1)
     for is_allowed in (True, False):
         monkeypatch.setattr(
-            calls, "keeps_rows_apart", lambda _, yes=is_allowed: yes
+            known_layers, "keeps_rows_apart", lambda _, yes=is_allowed: yes
         )
         keras.utils.set_random_seed(0)
         network = tanh_network()

@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 import keras_bilevel as kb
+from keras_bilevel.engine import at_once
 from keras_bilevel.engine import known_layers
 from keras_bilevel.engine import one_pass
 from tests import differential
@@ -342,12 +343,14 @@ def trainable(network):
 
 
 def check_deep(case, options):
-    """Checks a step, with a pass for each shard as well if it has just one."""
+    """Checks a step in each way in which a network can take it."""
     _check_deep(case, options)
     if case.plan.known:
-        case.network.set_weights(case.start)
-        with mock.patch.object(one_pass, "can_share", return_value=False):
-            _check_deep(case, options)
+        # As on an accelerator, and as other networks do.
+        for room, name in (at_once, "prefers_loops"), (one_pass, "can_share"):
+            case.network.set_weights(case.start)
+            with mock.patch.object(room, name, return_value=False):
+                _check_deep(case, options)
 
 
 def _check_deep(case, options):

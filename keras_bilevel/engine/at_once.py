@@ -36,18 +36,19 @@ class Factors:
         """Makes them from a call, `None` where they do not fit.
 
         Args:
-            call: A `Call`, the only one of its layer.
+            call: A `Call`.
             deltas: Its deltas, `(num_shards, ...)`.
         """
         layer = call.layer
-        # Kernel and bias are not frozen, and there are no LoRA variables.
-        if type(layer) not in (layers.Dense, layers.Conv2D) or (
-            len(call.variables) != 1 + layer.use_bias
-        ):
+        if type(layer) not in _FACTORED:
             return None
-        if type(layer) is layers.Conv2D and not _is_pointwise(layer):
+        # Kernel and bias are not frozen, and there are no LoRA variables.
+        if len(call.variables) != 1 + layer.use_bias:
             return None
         (inputs,) = filter(tf.is_tensor, keras.tree.flatten(call.inputs))
+        inputs = _FACTORED[type(layer)](layer, inputs)
+        if inputs is None:
+            return None
         count = deltas.shape[0]
         bias = [layer.bias] if layer.use_bias else []
         return cls(
@@ -64,6 +65,13 @@ class Factors:
         rows, inputs = self.inputs.shape[1:]
         units = self.deltas.shape[-1]
         return rows is not None and rows * (inputs + units) <= inputs * units
+
+    def rows(self):
+        """Returns the gradient of each variable, `(num_shards, size)`."""
+        kernel = tf.matmul(self.inputs, self.deltas, transpose_a=True)
+        kernel = tf.reshape(kernel, (kernel.shape[0], -1))
+        bias = [tf.reduce_sum(self.deltas, axis=1)]
+        return [kernel, *bias[: len(self.variables) - 1]]
 
     def norms(self):
         """Returns the squared norms of the gradients, `(num_shards,)`."""
@@ -139,13 +147,65 @@ class Stack:
         return [tf.reshape(*pair) for pair in zip(parts, shapes)]
 
 
-def _is_pointwise(layer):
-    return (
-        layer.kernel_size == (1, 1)
-        and layer.strides == (1, 1)
-        and layer.groups == 1
-        and layer.data_format == "channels_last"
+def prefers_loops():
+    """Returns whether a kernel for each shard is cheaper than one for all.
+
+    It is on CPUs, where shards fit into caches and small kernels are cheap.
+    """
+    kinds = {device.device_type for device in tf.config.list_logical_devices()}
+    return kinds == {"CPU"}
+
+
+def rows_of(call, cut, deltas):
+    """Returns the gradients of a call for all shards.
+
+    Args:
+        call: A `Call`.
+        cut: Function that reshapes a batch to `(num_shards, shard_size, ...)`.
+        deltas: The deltas of the call, `(num_shards, ...)`.
+
+    Returns:
+        List of a float32 tensor of shape `(num_shards, size)` for each of the
+        variables of the call.
+    """
+    factors = Factors.of(call, deltas)
+    if factors is not None:
+        found = dict(zip(map(id, factors.variables), factors.rows()))
+        return [found[id(variable)] for variable in call.variables]
+    count = deltas.shape[0]
+    gradients = tf.vectorized_map(
+        lambda index: call.gradient_of_rows(
+            lambda tensor: tf.gather(cut(tensor), index),
+            tf.gather(deltas, index),
+        ),
+        tf.range(count),
     )
+    return [tf.reshape(gradient, (count, -1)) for gradient in gradients]
+
+
+def _patches(layer, images):
+    """Returns what each product of a convolution multiplies by its kernel."""
+    if layer.groups > 1 or layer.data_format == "channels_first":
+        return None
+    if layer.kernel_size == layer.strides == (1, 1):
+        return images
+    # On CPUs they are dear, and so is their memory.
+    if prefers_loops():
+        return None
+    return tf.image.extract_patches(
+        images,
+        (1, *layer.kernel_size, 1),
+        (1, *layer.strides, 1),
+        (1, *layer.dilation_rate, 1),
+        layer.padding.upper(),
+    )
+
+
+# What the rows of a layer's inputs are that its kernel multiplies.
+_FACTORED = {
+    layers.Dense: lambda layer, inputs: inputs,
+    layers.Conv2D: _patches,
+}
 
 
 def _by_shard(rows, num_shards):

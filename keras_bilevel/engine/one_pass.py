@@ -9,6 +9,7 @@ gradient from its inputs and the deltas of its outputs.
 import collections
 import functools
 import logging
+import math
 
 import tensorflow as tf
 
@@ -138,6 +139,36 @@ class OnePass:
                 self.whole.append(factors.unscaled(self._scale))
             else:
                 self._calls.append((call, deltas))
+        if not at_once.prefers_loops():
+            self._unroll()
+
+    def _unroll(self):
+        """Gives calls rows, small ones first, as long as there is room.
+
+        Rows are gradients of all shards. They may be as many numbers as the
+        deltas are, which the pass holds in any case.
+        """
+        layers = collections.defaultdict(list)
+        for call, deltas in self._calls:
+            layers[call.layer].append((call, deltas))
+        room = sum(d.shape.num_elements() or 0 for _, d in self._calls)
+        sizes = {
+            layer: self._count
+            * sum(math.prod(v.shape) for v in pairs[0][0].variables)
+            for layer, pairs in layers.items()
+        }
+        self._calls = []
+        for layer in sorted(layers, key=sizes.get):
+            room -= sizes[layer]
+            for call, deltas in layers[layer]:
+                if room < 0:
+                    self._calls.append((call, deltas))
+                    continue
+                rows = at_once.rows_of(call, self._cut, deltas)
+                for variable, part in zip(call.variables, rows):
+                    before = self._rows.get(id(variable), 0.0)
+                    part = before + self._scale.down(part)
+                    self._rows[id(variable)] = part
 
     def _stack(self, group_of):
         """Makes a `Stack` for each group of variables that have rows."""

@@ -150,10 +150,11 @@ class Stack:
 def prefers_loops():
     """Returns whether a kernel for each shard is cheaper than one for all.
 
-    It is on CPUs, where shards fit into caches and small kernels are cheap.
+    It is on CPUs, where shards fit into caches and small kernels are cheap, and
+    in eager steps, which would be traced for one for all.
     """
     kinds = {device.device_type for device in tf.config.list_logical_devices()}
-    return kinds == {"CPU"}
+    return kinds == {"CPU"} or tf.executing_eagerly()
 
 
 def rows_of(call, cut, deltas):

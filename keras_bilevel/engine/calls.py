@@ -1,6 +1,6 @@
 """Records layer calls to derive per-row gradients and JVPs.
 
-Where no layer mixes examples, one backward pass gives the deltas of all
+Where layers keep examples apart, one backward pass gives the deltas of all
 examples: the derivatives of their losses with respect to the output of each
 layer call. The inputs and deltas of a call determine the gradient of the
 layer's variables, for any rows and any weights, and inner products with it.

@@ -316,7 +316,7 @@ def masked_mean(rng, x):
     return layers.GlobalAveragePooling1D()(x)
 
 
-@block(3, tokens=True)
+@block(3, known=ROWS, tokens=True)
 def masked_attention(rng, x):
     x = layers.Embedding(WORDS, 4, mask_zero=True)(x)
     return x + layers.MultiHeadAttention(2, 3)(x, x)

@@ -116,6 +116,9 @@ def _without_renorm(layer):
     return not getattr(layer, "renorm", False)
 
 
+# By name: Keras' operations have no public classes.
+_SHORTCUTS = ("Add", "Subtract", "Multiply")
+
 SHARD_BY_SHARD = {
     **ROW_BY_ROW,
     layers.BatchNormalization: _without_renorm,
@@ -151,13 +154,29 @@ def keeps_rows_apart(network):
 
 
 def _is_graph_of_layers(network):
-    # Bare operations, such as `x - mean(x, axis=0)`, may mix rows. One is the
-    # mask that Keras makes of the tokens of an `Embedding`.
-    return type(network).__module__.startswith("keras.") and all(
-        isinstance(operation, keras.Layer)
-        or type(operation).__name__ == "NotEqual"
+    return _is_of_keras(network) and all(
+        isinstance(operation, keras.Layer) or _keeps_apart(operation)
         for operation in network.operations
     )
+
+
+def _is_of_keras(instance):
+    return type(instance).__module__.startswith("keras.")
+
+
+def _keeps_apart(operation):
+    """Returns whether a bare operation is known to keep examples apart.
+
+    Most are not, such as the two of `x - mean(x, axis=0)`.
+    """
+    # The mask that Keras makes of the tokens of an `Embedding`.
+    name = type(operation).__name__
+    if name == "NotEqual":
+        return True
+    # A shortcut, such as `x + y`. Of another rank, y may meet other axes.
+    ranks = [len(t.shape) for t in keras.tree.flatten(operation.input)]
+    is_known = name in _SHORTCUTS and _is_of_keras(operation)
+    return is_known and len(ranks) == 2 and ranks[0] == ranks[1]
 
 
 def _is_known(layer, known):

@@ -63,6 +63,7 @@ class OnePass:
             variables `gradient` leaves out.
         meets: Boolean, whether `gradient` waits for other replicas.
         moving: The variables that `gradient` changes.
+        num_calls: Integer, the calls of layers that `gradient` goes through.
     """
 
     meets = False
@@ -111,6 +112,7 @@ class OnePass:
         else:
             self._take_apart(pairs)
             self._stack(vectors.groups(model, weighting.per_layer))
+        self.num_calls = len(self._calls)
 
     def _losses_of_shards(self, model, shards):
         trackers = state.loss_trackers(model)

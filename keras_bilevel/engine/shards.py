@@ -76,6 +76,7 @@ def walk(model, weighting, batch, scale):
         [tf.zeros_like(g) for g in judge],
         weighting.num_shards - split,
         like,
+        calls=shards.passes.num_calls,
         # Replicas cannot wait for one another inside a `tf.while_loop`.
         unroll=shards.passes.meets,
     )
@@ -267,6 +268,7 @@ class _OwnPasses:
     """A forward and a backward pass for each shard, for any network."""
 
     whole = ()
+    num_calls = 1
 
     def __init__(self, model, weighting, shards, scale):
         self.meets = replicas.meet_in(model)

@@ -131,14 +131,15 @@ def groups(model, per_layer):
 
 # Measured in benchmarks/speed.py: unrolled turns are up to a quarter faster
 # (networks of many small operations), but memory and trace time grow with
-# their number; a `tf.while_loop` keeps both constant.
+# their number and size; a `tf.while_loop` keeps both constant.
 MOST_UNROLLED = 8
+MOST_UNROLLED_CALLS = 64
 # Small shards alone cannot keep the processors busy: this many turns of the
 # `tf.while_loop` may overlap.
 OVERLAP = 4
 
 
-def fold(body, carry, turns, like, unroll=False):
+def fold(body, carry, turns, like, calls=1, unroll=False):
     """Runs `carry, output = body(turn, carry)` for each turn.
 
     Args:
@@ -146,12 +147,14 @@ def fold(body, carry, turns, like, unroll=False):
         carry: Structure of tensors.
         turns: Integer, number of turns, known when the step is traced.
         like: Structure of tensors of the shapes and types of one output.
+        calls: Integer, how many layers a turn goes through. Defaults to `1`.
         unroll: Boolean, whether to unroll the loop in any case.
 
     Returns:
         Tuple of the last carry and the outputs, stacked along a new axis 0.
     """
-    if unroll or turns <= MOST_UNROLLED:
+    is_short = turns <= MOST_UNROLLED and turns * calls <= MOST_UNROLLED_CALLS
+    if unroll or is_short:
         return _unrolled(body, carry, turns)
     return _looped(body, carry, turns, like)
 

@@ -25,6 +25,23 @@ def mixing_operation():
     return keras.Model(x, layers.Dense(3)(x - ops.mean(x, axis=0)))
 
 
+def shortcut():
+    x = keras.Input((5,))
+    h = layers.Dense(5)(x)
+    return keras.Model(x, layers.Dense(3)(x * h - h))
+
+
+def other_rank():
+    x = keras.Input((5,))
+    h = layers.Dense(4)(layers.Reshape((1, 5))(x))
+    return keras.Model(x, h + layers.Dense(4)(x))
+
+
+def other_operand():
+    x = keras.Input((5,))
+    return keras.Model(x, layers.Dense(3)(x + np.ones((12, 5))))
+
+
 def functional():
     x = keras.Input((5,))
     h = layers.Dense(5, activation="gelu")(x)
@@ -36,6 +53,7 @@ def functional():
     [
         tanh_network,
         functional,
+        shortcut,
         lambda: along(axis=-1),
         lambda: along(axis=(-2, -1), shape=(4, 3, 5)),
     ],
@@ -48,6 +66,8 @@ def test_known_networks_keep_examples_apart(make):
     "make",
     [
         mixing_operation,
+        other_rank,
+        other_operand,
         lambda: keras.Sequential([keras.Input((5,)), Centered(3)]),
         lambda: keras.Sequential(
             [keras.Input((5,)), layers.BatchNormalization(), layers.Dense(3)]

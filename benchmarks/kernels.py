@@ -13,7 +13,9 @@ import tempfile
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import tensorflow as tf
+from matplotlib.figure import Figure
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 import keras_bilevel as kb
@@ -142,21 +144,12 @@ def _describe(settings):
 
 
 def _report(records):
-    plain = {
-        r["settings"]["network"]: r["metrics"]
-        for r in records
-        if r["settings"]["num_shards"] is None
-    }
-    for record in records:
-        found = record["metrics"]
-        other = plain[record["settings"]["network"]]
-        found["ops_ratio"] = found["ops"] / other["ops"]
-        found["xla_ratio"] = found["xla"] / other["xla"]
+    records = _with_ratios(records)
     columns = {
         "ops": "ops",
         "over plain": "ops_ratio",
         "XLA's instructions": "xla",
-        "over plain ": "xla_ratio",
+        "XLA over plain": "xla_ratio",
     }
     return render.Report(
         "Kernels of a step",
@@ -164,12 +157,47 @@ def _report(records):
         [
             f"Of one step on {EXAMPLES} images of 32x32x3, by TensorFlow's "
             "profiler. Left out: ops that move no numbers, such as reshapes.",
-            "XLA: instructions of the program for a CPU, after fusion; loops "
-            "times their turns. That for a GPU fuses in other places.",
-            "A pass for each shard: what networks with BatchNorm took before.",
+            "XLA: instructions of the program for a CPU, after fusion, those "
+            "of loops as often as they turn. For a GPU it fuses otherwise.",
+            "Networks with BatchNorm took a pass for each shard before. All at "
+            "once is what a GPU does, if rows take no more memory than outputs "
+            "of layers do.",
         ],
-        costs.bars([], _describe),
+        _figure(records),
     )
+
+
+def _with_ratios(records):
+    plain = {
+        record["settings"]["network"]: record["metrics"]
+        for record in records
+        if record["settings"]["num_shards"] is None
+    }
+    found = []
+    for record in records:
+        metrics = record["metrics"]
+        base = plain[record["settings"]["network"]]
+        ratios = {f"{name}_ratio": metrics[name] / base[name] for name in base}
+        found.append({**record, "metrics": {**metrics, **ratios}})
+    return found
+
+
+def _figure(records):
+    records = [r for r in records if r["settings"]["num_shards"] is not None]
+    figure = Figure(figsize=(8, 1 + 0.3 * len(records)), layout="constrained")
+    axes = figure.subplots()
+    places = np.arange(len(records))
+    for shift, metric in ((-0.2, "ops_ratio"), (0.2, "xla_ratio")):
+        ratios = render.values(records, metric)
+        axes.barh(places + shift, ratios, 0.4, label=metric)
+    names = [_describe(record["settings"]) for record in records]
+    axes.set_yticks(places, names, fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.axvline(1.0, color="black", linewidth=0.8)
+    axes.set(xlabel="kernels of a plain step (lower is better)")
+    axes.legend()
+    return figure
 
 
 EXPERIMENT = costs.experiment(

@@ -26,6 +26,12 @@ def _by_attention(layer):
     return 0 not in (layer.get_config()["attention_axes"] or ())
 
 
+def _by_draws(layer):
+    # One mask for a batch would be one for all shards.
+    shape = layer.noise_shape
+    return shape is None or shape[0] is None
+
+
 # Networks and layers, and what else has to hold for them.
 ROW_BY_ROW = {
     kind: None
@@ -106,6 +112,7 @@ ROW_BY_ROW = {
         layers.ZeroPadding3D,
     )
 }
+ROW_BY_ROW[layers.AlphaDropout] = ROW_BY_ROW[layers.Dropout] = _by_draws
 ROW_BY_ROW[layers.BatchNormalization] = lambda layer: not layer.trainable
 ROW_BY_ROW[layers.EinsumDense] = _by_label
 ROW_BY_ROW[layers.MultiHeadAttention] = _by_attention

@@ -76,6 +76,9 @@ def test_known_networks_keep_examples_apart(make):
         lambda: keras.Sequential(
             [keras.Input((5,)), layers.Dense(3, activity_regularizer="l2")]
         ),
+        lambda: keras.Sequential(
+            [keras.Input((5,)), layers.Dropout(0.5, (1, 5)), layers.Dense(3)]
+        ),
         lambda: along(axis=0),
         lambda: along(axis=-2),
     ],

@@ -6,6 +6,7 @@ import pytest
 from keras import layers
 
 import keras_bilevel as kb
+from benchmarks import networks
 from keras_bilevel.engine import at_once
 from keras_bilevel.engine import one_pass
 from tests.models.tools import batch_of
@@ -356,6 +357,12 @@ def test_graph_and_xla_equal_eager(monkeypatch, num_shards, make, way):
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["resnet20", "mobilenet_v2"])
+def test_usual_networks_take_one_pass(name):
+    model = compiled(networks.build(name, (32, 32, 3), 10), weighting())
+    assert one_pass.can_share(model, model.weighting)
 
 
 def alone(layer):

@@ -124,10 +124,10 @@ def recorded(network, variables, norms=None):
     """Records the layer calls of a network within the context.
 
     Args:
-        network: `keras.Model`, see `keeps_rows_apart`.
+        network: `keras.Model` of `known_layers`.
         variables: List of the trainable variables.
-        norms: `ShardNorms` that normalise in place of `BatchNormalization`, or
-            `None` if the network has none.
+        norms: `ShardNorms` that normalise in place of `BatchNormalization`,
+            which then has no `Call`, or `None`.
 
     Yields:
         A list. Each call of a layer that owns some of the variables appends a

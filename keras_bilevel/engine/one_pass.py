@@ -33,16 +33,21 @@ def can_share(model, weighting):
         weighting: A `ShardWeighting`.
     """
     if weighting.same_dropout:
-        _log("`same_dropout` draws one mask for all shards")
+        log_reason("`same_dropout` draws one mask for all shards")
         return False
     layer = known_layers.first_unknown(model.model, known_layers.SHARD_BY_SHARD)
     if layer is not None:
-        _log(f"`{layer.name}` ({type(layer).__name__}) may mix examples")
+        log_reason(f"`{layer.name}` ({type(layer).__name__}) may mix examples")
     return layer is None
 
 
 @functools.cache
-def _log(reason):
+def log_reason(reason):
+    """Logs, once, why a network takes a pass for each shard.
+
+    Args:
+        reason: String.
+    """
     logging.getLogger("keras_bilevel").debug(
         "Deep Bilevel Learning takes a pass for each shard: %s.", reason
     )

@@ -95,7 +95,9 @@ class ShardNorms:
     def _call(self, layer, inputs, training=None, mask=None):
         moves = bool(training and layer.trainable)
         if layer in (self._in_inference if moves else self._moments):
-            raise MixedModesError(layer.name)
+            raise MixedModesError(
+                f"`{layer.name}` is called in training and in inference mode"
+            )
         # In float16, Keras normalises in float32 as well.
         kind = keras.backend.result_type(inputs.dtype, "float32")
         x = self._cut(layer, tf.cast(inputs, kind))
@@ -112,7 +114,8 @@ class ShardNorms:
         else:
             self._in_inference.add(layer)
             y = _by_averages(layer, x, gammas, betas)
-        return tf.cast(tf.reshape(y, tf.shape(inputs)), layer.compute_dtype)
+        y = tf.reshape(y, (-1, *inputs.shape[1:]))
+        return tf.cast(y, layer.compute_dtype)
 
     def _cut(self, layer, rows):
         """Reshapes to `(num_shards, rows, channels, rest)`."""

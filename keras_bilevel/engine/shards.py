@@ -177,7 +177,7 @@ class _Shards:
         healthy = tf.stack([seen["healthy"] for seen in upper])
         ones = tf.ones((self.packing.num_groups, len(upper)))
         whole = self._whole_sums(
-            tf.where(healthy, ones, 0.0), slice(len(upper))
+            self.scale.mask(healthy, ones), slice(len(upper))
         )
         packed, whole = replicas.reduce_sum((packed, whole))
         return packed, self._whole_statistic(
@@ -258,9 +258,9 @@ def _passes(model, weighting, shards, scale):
     if one_pass.can_share(model, weighting):
         try:
             return one_pass.OnePass(model, weighting, shards, scale)
-        except shard_norms.MixedModesError:
-            # Each shard has to see what the one before it has moved.
-            pass
+        except shard_norms.MixedModesError as error:
+            # Each shard has to see what those before it have moved.
+            one_pass.log_reason(str(error))
     return _OwnPasses(model, weighting, shards, scale)
 
 

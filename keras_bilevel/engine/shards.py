@@ -8,16 +8,14 @@ grow with the number of shards.
 import keras
 import tensorflow as tf
 
-from keras_bilevel.data.batches import get_masks
 from keras_bilevel.data.batches import map_tensors
-from keras_bilevel.data.batches import set_masks
 from keras_bilevel.data.batches import tensors
-from keras_bilevel.engine import gradients
 from keras_bilevel.engine import one_pass
 from keras_bilevel.engine import replicas
 from keras_bilevel.engine import shard_norms
 from keras_bilevel.engine import state
 from keras_bilevel.engine import vectors
+from keras_bilevel.engine.own_passes import OwnPasses
 from keras_bilevel.engine.step import Step
 
 
@@ -261,46 +259,7 @@ def _passes(model, weighting, shards, scale):
         except shard_norms.MixedModesError as error:
             # Each shard has to see what those before it have moved.
             one_pass.log_reason(str(error))
-    return _OwnPasses(model, weighting, shards, scale)
-
-
-class _OwnPasses:
-    """A forward and a backward pass for each shard, for any network."""
-
-    whole = ()
-    num_calls = 1
-
-    def __init__(self, model, weighting, shards, scale):
-        self.meets = replicas.meet_in(model)
-        self.moving = state.moving_statistics(model)
-        self._model = model
-        self._shards = shards
-        self._scale = scale
-        self._seeds = state.seed_states(model) if weighting.same_dropout else []
-        self._first_seeds = state.read(self._seeds)
-
-    def gradient(self, index):
-        """Returns loss and gradient of a shard, and predictions to keep."""
-        part = map_tensors(lambda t: t[index], self._shards)
-        state.write(self._seeds, self._first_seeds)
-        y_pred, loss, gradient = gradients.data_gradient(
-            self._model, part, self._scale
-        )
-        return loss, gradient, {"y_pred": y_pred, "masks": get_masks(y_pred)}
-
-    def settle(self, healthy):
-        """Does nothing: each pass has moved the moving averages."""
-
-    def predictions(self, kept):
-        """Returns the predictions for the whole super-batch.
-
-        Args:
-            kept: The dicts that `gradient` returned, stacked over all shards.
-        """
-        kept = keras.tree.map_structure(
-            lambda t: tf.reshape(t, (-1, *t.shape[2:])), kept
-        )
-        return set_masks(kept["y_pred"], kept["masks"])
+    return OwnPasses(model, weighting, shards, scale)
 
 
 def _cut(batch, num_shards):

@@ -97,5 +97,50 @@ def four_million():
     return [*hidden, *_dense(880)]
 
 
-_ALL = mlp, cnn, cnn_bn, cifarnet, small_cnn, caffe_quick, lenet, four_million
+def resnet20():
+    """ResNet-20 of He et al. (2016) for 32x32x3, with batch normalization."""
+    x = inputs = keras.Input((32, 32, 3))
+    x = _normalized(x, 16)
+    for filters, strides in ((16, 1), (32, 2), (64, 2)):
+        for first in (strides, 1, 1):
+            x = _residual(x, filters, first)
+    return [keras.Model(inputs, layers.GlobalAveragePooling2D()(x))]
+
+
+def _residual(x, filters, strides):
+    h = _normalized(x, filters, strides)
+    h = _normalized(h, filters, relu=False)
+    if strides > 1:
+        x = _normalized(x, filters, strides, size=1, relu=False)
+    return layers.ReLU()(layers.Add()([h, x]))
+
+
+def _normalized(x, filters, strides=1, size=3, relu=True):
+    options = {"padding": "same", "use_bias": False}
+    x = layers.Conv2D(filters, size, strides, **options)(x)
+    x = layers.BatchNormalization()(x)
+    return layers.ReLU()(x) if relu else x
+
+
+def mobilenet_v2():
+    """MobileNetV2 of keras.applications, for 32x32x3."""
+    return [
+        keras.applications.MobileNetV2(
+            (32, 32, 3), include_top=False, weights=None, pooling="avg"
+        )
+    ]
+
+
+_ALL = (
+    mlp,
+    cnn,
+    cnn_bn,
+    cifarnet,
+    small_cnn,
+    caffe_quick,
+    lenet,
+    four_million,
+    resnet20,
+    mobilenet_v2,
+)
 NETWORKS = {network.__name__: network for network in _ALL}

@@ -24,10 +24,19 @@ STEPS = [
     ("mlp", 8, 8, 100, False),
     ("mlp", 32, 8, 50, False),
     ("cnn", 32, 4, 8, False),
+    ("cnn_bn", 32, 4, 8, False),
+    ("mobilenet_v2", 8, 16, 4, False),
+    ("mobilenet_v2", 32, 4, 4, False),
     ("mlp", 8, 8, 100, True),
 ]
-# Four million parameters, 128 examples in a super-batch.
-MEMORY = [("four_million", 4, 32), ("four_million", 32, 4)]
+# 128 examples in a super-batch; without shards it is plain Keras.
+MEMORY = [
+    ("four_million", 4, 32),
+    ("four_million", 32, 4),
+    ("mobilenet_v2", 8, 16),
+    ("mobilenet_v2", 32, 4),
+    ("mobilenet_v2", None, 128),
+]
 
 
 def _plan(preset):
@@ -43,12 +52,14 @@ def _plan(preset):
 
 def _model(settings, jit_compile=False):
     network = costs.network(settings["network"])
-    weighting = kb.weighting.DeepBilevel(settings["num_shards"])
-    return costs.compiled(kb.BilevelModel(network, weighting), jit_compile)
+    if settings["num_shards"] is not None:
+        weighting = kb.weighting.DeepBilevel(settings["num_shards"])
+        network = kb.BilevelModel(network, weighting)
+    return costs.compiled(network, jit_compile)
 
 
 def _batch(settings):
-    size = settings["num_shards"] * settings["shard_size"]
+    size = (settings["num_shards"] or 1) * settings["shard_size"]
     return costs.batch(size, costs.shape(settings["network"]))
 
 
@@ -94,27 +105,27 @@ def memory(settings):
     return {"peak_mb": costs.peak_megabytes() - before, "first_step": seconds}
 
 
-def _describe(settings):
+def describe(settings):
     if settings["kind"] == "pipeline":
         return f"pipeline from {settings['source']}, {settings['dtype']}"
-    text = (
-        f"{settings['kind']} of {settings['network']}, "
-        f"{settings['num_shards']} shards of {settings['shard_size']}"
-    )
+    count = settings["num_shards"]
+    shards = "plain" if count is None else f"{count} shards of"
+    text = f"{settings['kind']} of {settings['network']}, {shards}"
+    text += f" {settings['shard_size']}"
     return text + (", XLA" if settings.get("jit_compile") else "")
 
 
 REPORT = costs.report(
     "Cost of a step, of memory and of the pipeline",
-    _describe,
+    describe,
     {"peak MB": "peak_mb", "first step, s": "first_step"},
     [
         "Step: BilevelModel.fit over plain fit on the same super-batch. "
         "Pipeline: stratified_batches over shuffle().batch().prefetch(), "
         "50,000 images of 32x32x3, 8 shards of 16; ms for an epoch.",
         f"{costs.PAIRS} Runs in turn in one process.",
-        "Peak MB: over the start, a process each (Linux), 4 million parameters "
-        "and 128 examples. First step: with tracing.",
+        "Peak MB: over the start, a process each (Linux), 128 examples. First "
+        "step: with tracing.",
     ],
 )
 EXPERIMENT = costs.experiment(

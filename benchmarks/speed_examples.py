@@ -105,7 +105,7 @@ def memory(settings):
     return {"peak_mb": costs.peak_megabytes() - before}
 
 
-def _describe(settings):
+def describe(settings):
     sizes = f"{settings['source_size']} + {settings['target_size']}"
     kind = "" if settings["kind"] == "way" else f"{settings['kind']}, "
     return f"{kind}{settings['way']}, {settings['network']}, {sizes}"
@@ -113,7 +113,7 @@ def _describe(settings):
 
 REPORT = costs.report(
     "Cost of a weight for every example",
-    _describe,
+    describe,
     {"peak MB": "peak_mb"},
     [
         "fit: `BilevelModel.fit` over plain `fit` on the same source and "

@@ -6,6 +6,9 @@ and KerasTuner 1.4.8. `tests/keras_private_test.py` tests each of them by name.
 No other module of the package uses a private name.
 """
 
+import contextlib
+
+from keras.src.backend import AutocastScope
 from keras.src.trainers.compile_utils import CompileLoss
 
 # What Keras attaches to tensors: masks of time steps, and the logits of a
@@ -48,6 +51,14 @@ def structure_of(network, end):
     # A Sequential has one of each, and no structure.
     structure = getattr(network, f"_{end}_struct", None)
     return getattr(network, end)[0] if structure is None else structure
+
+
+def autocast(layer):
+    """Returns the context in which Keras runs the `call` of a layer."""
+    if layer.compute_dtype == layer.variable_dtype:
+        return contextlib.nullcontext()
+    is_cast = layer.autocast and "float" in layer.compute_dtype
+    return AutocastScope(layer.compute_dtype if is_cast else None)
 
 
 # Tensors. A public getter of masks in `keras.ops` would do.

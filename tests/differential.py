@@ -1,9 +1,9 @@
 """Small networks drawn at random from Keras' layers.
 
 A seed says all: the same network is drawn again in another float type. Even
-seeds draw from the layers that the package takes to keep examples apart, odd
-ones from all. Any number of seeds in a row that is `CYCLE` or more draws every
-block at least once.
+seeds draw from the layers that the package takes to keep examples or shards
+apart, odd ones from all. Any number of seeds in a row that is `CYCLE` or more
+draws every block at least once.
 """
 
 import keras
@@ -33,10 +33,12 @@ ACTIVATIONS = [
     "softmax",
 ]
 
+# What the package takes a block to keep apart.
+ROWS, SHARDS, NOTHING = 2, 1, 0
 BLOCKS = []
 
 
-def block(rank, known=False, tokens=False):
+def block(rank, known=NOTHING, tokens=False):
     """Adds a block for tensors of a rank: function from rng and tensor."""
 
     def add(function):
@@ -86,24 +88,24 @@ def curved(x):
 # Vectors.
 
 
-@block(2, known=True)
+@block(2, known=ROWS)
 def dense(rng, x):
     return layers.Dense(5, activation=str(rng.choice(ACTIVATIONS)))(x)
 
 
-@block(2, known=True)
+@block(2, known=ROWS)
 def regularized(rng, x):
     return layers.Dense(
         4, "tanh", kernel_regularizer="l2", bias_regularizer="l1"
     )(x)
 
 
-@block(2, known=True)
+@block(2, known=ROWS)
 def residual(rng, x):
     return layers.Add()([x, layers.Dense(x.shape[-1], activation="tanh")(x)])
 
 
-@block(2, known=True)
+@block(2, known=ROWS)
 def merged(rng, x):
     kinds = [
         layers.Subtract,
@@ -117,13 +119,13 @@ def merged(rng, x):
     return kinds[second]()([kinds[first]()([a, b]), c])
 
 
-@block(2, known=True)
+@block(2, known=ROWS)
 def called_twice(rng, x):
     layer = layers.Dense(x.shape[-1], activation="gelu")
     return layer(layers.LayerNormalization()(layer(x)))
 
 
-@block(2, known=True)
+@block(2, known=ROWS)
 def nested(rng, x):
     inner = keras.Sequential(
         [
@@ -135,7 +137,7 @@ def nested(rng, x):
     return layers.Dense(4)(inner(x))
 
 
-@block(2, known=True)
+@block(2, known=ROWS)
 def nested_twice(rng, x):
     size = x.shape[-1]
     start = keras.Input((size,))
@@ -143,13 +145,13 @@ def nested_twice(rng, x):
     return layers.Add()([inner(inner(x)), x])
 
 
-@block(2, known=True)
+@block(2, known=ROWS)
 def frozen(rng, x):
     x = layers.Dense(5, activation="tanh", trainable=False)(x)
     return layers.Dense(4)(x)
 
 
-@block(2, known=True)
+@block(2, known=ROWS)
 def partly_frozen(rng, x):
     layer = layers.Dense(5, activation="relu")
     x = layer(x)
@@ -157,7 +159,7 @@ def partly_frozen(rng, x):
     return x
 
 
-@block(2, known=True)
+@block(2, known=ROWS)
 def lora(rng, x):
     layer = layers.Dense(5, activation="tanh")
     x = layer(x)
@@ -165,12 +167,12 @@ def lora(rng, x):
     return x
 
 
-@block(2, known=True)
+@block(2, known=ROWS)
 def layer_as_activation(rng, x):
     return layers.Dense(4, activation=layers.LeakyReLU(0.3))(x)
 
 
-@block(2)
+@block(2, known=ROWS)
 def variable_as_activation(rng, x):
     activation = layers.PReLU("ones")
     activation.build((None, 4))  # Keras does so only when numbers come.
@@ -187,32 +189,57 @@ def bare_operations(rng, x):
     return ops.sin(x) * 0.5 + ops.matmul(x, ops.ones((x.shape[-1], 1)) * 0.1)
 
 
-@block(2)
+@block(2, known=ROWS)
 def dot(rng, x):
     a, b = layers.Dense(4)(x), layers.Dense(4)(x)
     return layers.Concatenate()([layers.Dot(axes=1, normalize=True)([a, b]), a])
 
 
-@block(2)
+@block(2, known=ROWS)
 def bilinear_norm(rng, x):
     layer = layers.BatchNormalization(trainable=False)
     return layer(layers.Dense(4)(x))
 
 
-@block(2)
+@block(2, known=ROWS)
 def to_sequence(rng, x):
     return layers.RepeatVector(3)(layers.Dense(4)(x))
 
 
-@block(2)
+@block(2, known=SHARDS)
 def shared_mixing(rng, x):
     layer = layers.BatchNormalization()
     return layer(layers.Dense(x.shape[-1], activation="tanh")(layer(x)))
 
 
+@block(2, known=SHARDS)
+def nested_mixing(rng, x):
+    inner = keras.Sequential(
+        [
+            keras.Input(x.shape[1:]),
+            layers.Dense(4, use_bias=False),
+            layers.BatchNormalization(momentum=0.3, epsilon=0.01),
+        ]
+    )
+    return layers.Dense(4)(inner(x))
+
+
+@block(2, known=SHARDS)
+def inference_mode(rng, x):
+    return layers.BatchNormalization()(x, training=False)
+
+
+@block(2, known=SHARDS)
+def partly_frozen_mixing(rng, x):
+    layer = layers.BatchNormalization(center=bool(rng.integers(2)))
+    x = layer(x)
+    layer.gamma.trainable = False
+    return x
+
+
 simple(
     2,
-    True,
+    ROWS,
     softsign=lambda: layers.Activation("softsign"),
     relu=lambda: layers.ReLU(max_value=1.0, negative_slope=0.1),
     leaky=lambda: layers.LeakyReLU(0.2),
@@ -221,31 +248,35 @@ simple(
     layer_norm=lambda: layers.LayerNormalization(),
     no_bias=lambda: layers.Dense(4, use_bias=False),
     wide=lambda: layers.Dense(40, activation="tanh"),
-)
-simple(
-    2,
-    False,
-    batch_norm=lambda: layers.BatchNormalization(),
-    batch_norm_plain=lambda: layers.BatchNormalization(
-        scale=False, center=False
-    ),
     rms_norm=lambda: layers.RMSNormalization(),
     unit_norm=lambda: layers.UnitNormalization(),
     prelu=lambda: layers.PReLU("ones"),
     softmax=lambda: layers.Softmax(),
+    einsum=lambda: layers.EinsumDense("ab,bc->ac", 4, bias_axes="c"),
+)
+simple(
+    2,
+    SHARDS,
+    batch_norm=lambda: layers.BatchNormalization(),
+    batch_norm_plain=lambda: layers.BatchNormalization(
+        scale=False, center=False
+    ),
+)
+simple(
+    2,
+    NOTHING,
     lambda_layer=lambda: layers.Lambda(curved),
     own_layer=lambda: Square(),
     own_mixing=lambda: Centered(),
     own_loss=lambda: Penalized(),
     own_activation=lambda: layers.Dense(4, activation=curved),
     activity=lambda: layers.ActivityRegularization(l2=0.02),
-    einsum=lambda: layers.EinsumDense("ab,bc->ac", 4, bias_axes="c"),
 )
 
 # Sequences.
 
 
-@block(3, known=True)
+@block(3, known=ROWS)
 def convolution_1d(rng, x):
     options = [
         {"padding": "causal", "dilation_rate": 2},
@@ -256,14 +287,20 @@ def convolution_1d(rng, x):
     return layers.Conv1D(4, 2, activation="tanh", **option)(x)
 
 
-@block(3, known=True, tokens=True)
+@block(3, known=ROWS, tokens=True)
 def embedding(rng, x):
     return layers.Embedding(WORDS, 4)(x)
 
 
-@block(3, known=True, tokens=True)
+@block(3, known=ROWS, tokens=True)
 def masked_embedding(rng, x):
     return layers.Embedding(WORDS, 4, mask_zero=True)(x)
+
+
+@block(3, known=SHARDS, tokens=True)
+def masked_mixing(rng, x):
+    x = layers.Embedding(WORDS, 4, mask_zero=True)(x)
+    return layers.BatchNormalization()(x)
 
 
 @block(3, tokens=True)
@@ -273,19 +310,26 @@ def masked_recurrent(rng, x):
     return kind(4, return_sequences=bool(rng.integers(2)))(x)
 
 
-@block(3, tokens=True)
+@block(3, known=ROWS, tokens=True)
 def masked_mean(rng, x):
     x = layers.Embedding(WORDS, 4, mask_zero=True)(x)
     return layers.GlobalAveragePooling1D()(x)
 
 
-@block(3, tokens=True)
+@block(3, known=ROWS, tokens=True)
 def masked_attention(rng, x):
     x = layers.Embedding(WORDS, 4, mask_zero=True)(x)
     return x + layers.MultiHeadAttention(2, 3)(x, x)
 
 
-@block(3, tokens=True)
+@block(3, known=ROWS, tokens=True)
+def causal_attention(rng, x):
+    x = layers.Embedding(WORDS, 4)(x)
+    attend = layers.MultiHeadAttention(2, 3, value_dim=2, output_shape=5)
+    return attend(x, x, use_causal_mask=True)
+
+
+@block(3, known=ROWS, tokens=True)
 def lora_embedding(rng, x):
     layer = layers.Embedding(WORDS, 4)
     x = layer(x)
@@ -308,22 +352,22 @@ def bidirectional(rng, x):
     return layers.Bidirectional(layer, merge_mode=mode)(x)
 
 
-@block(3)
+@block(3, known=ROWS)
 def self_attention(rng, x):
     return layers.Add()([x, layers.MultiHeadAttention(2, 3)(x, x)])
 
 
-@block(3)
+@block(3, known=ROWS)
 def grouped_attention(rng, x):
     return layers.GroupQueryAttention(3, 4, 2)(x, x)
 
 
-@block(3)
+@block(3, known=ROWS)
 def attention(rng, x):
     return layers.Attention(use_scale=True, score_mode="dot")([x, x])
 
 
-@block(3)
+@block(3, known=ROWS)
 def additive_attention(rng, x):
     return layers.AdditiveAttention()([x, x])
 
@@ -335,7 +379,7 @@ def stacked_cells(rng, x):
 
 simple(
     3,
-    True,
+    ROWS,
     transposed_1d=lambda: layers.Conv1DTranspose(3, 2, strides=2),
     depthwise_1d=lambda: layers.DepthwiseConv1D(2, depth_multiplier=2),
     separable_1d=lambda: layers.SeparableConv1D(4, 2, activation="silu"),
@@ -344,26 +388,30 @@ simple(
     padding_1d=lambda: layers.ZeroPadding1D(1),
     dense_of_tokens=lambda: layers.Dense(4, activation="tanh"),
     group_norm_1d=lambda: layers.GroupNormalization(1),
+    upsampling_1d=lambda: layers.UpSampling1D(2),
+    cropping_1d=lambda: layers.Cropping1D((1, 0)),
+    permute=lambda: layers.Permute((2, 1)),
 )
 simple(
     3,
-    False,
+    SHARDS,
+    batch_norm_1d=lambda: layers.BatchNormalization(),
+)
+simple(
+    3,
+    NOTHING,
     lstm=lambda: layers.LSTM(4, return_sequences=True),
     lstm_unrolled=lambda: layers.LSTM(4, unroll=True, use_bias=False),
     gru=lambda: layers.GRU(4, go_backwards=True),
     gru_before=lambda: layers.GRU(4, reset_after=False),
     simple_rnn=lambda: layers.SimpleRNN(4, return_sequences=True),
-    upsampling_1d=lambda: layers.UpSampling1D(2),
-    cropping_1d=lambda: layers.Cropping1D((1, 0)),
-    permute=lambda: layers.Permute((2, 1)),
     distributed=lambda: layers.TimeDistributed(layers.Dense(3, "tanh")),
-    batch_norm_1d=lambda: layers.BatchNormalization(),
 )
 
 # Images.
 
 
-@block(4, known=True)
+@block(4, known=ROWS)
 def convolution_2d(rng, x):
     options = [
         {"padding": "same", "dilation_rate": 2},
@@ -374,18 +422,18 @@ def convolution_2d(rng, x):
     return layers.Conv2D(4, 2, activation="relu", **option)(x)
 
 
-@block(4, known=True)
+@block(4, known=ROWS)
 def frozen_convolution(rng, x):
     return layers.Conv2D(4, 2, activation="gelu", trainable=False)(x)
 
 
-@block(4, known=True)
+@block(4, known=ROWS)
 def residual_convolution(rng, x):
     h = layers.Conv2D(4, 3, padding="same", activation="relu")(x)
     return layers.Add()([h, layers.Conv2D(4, 3, padding="same")(h)])
 
 
-@block(4)
+@block(4, known=ROWS)
 def lora_convolution(rng, x):
     layer = layers.Conv2D(4, 2, activation="tanh")
     x = layer(x)
@@ -393,13 +441,13 @@ def lora_convolution(rng, x):
     return layers.UnitNormalization()(x)
 
 
-@block(4)
+@block(4, known=ROWS)
 def resizing(rng, x):
     kind = str(rng.choice(["nearest", "bilinear", "bicubic"]))
     return layers.Resizing(4, 5, interpolation=kind)(x)
 
 
-@block(4)
+@block(4, known=ROWS)
 def squeeze(rng, x):
     s = layers.GlobalAveragePooling2D(keepdims=True)(x)
     s = layers.Dense(x.shape[-1], activation="sigmoid")(s)
@@ -412,20 +460,20 @@ def squares_of_own(rng, x):
 
 
 for kind in ("nearest", "bilinear", "bicubic", "lanczos3", "lanczos5"):
-    for is_known in (True, False):
+    for known in (ROWS, NOTHING):
 
-        def upsampling(rng, x, kind=kind, is_known=is_known):
+        def upsampling(rng, x, kind=kind, known=known):
             # TensorFlow has no derivative of Lanczos' resizes in float64.
             dtype = "float32" if kind.startswith("lanczos") else None
             x = layers.UpSampling2D((2, 1), interpolation=kind, dtype=dtype)(x)
-            return x if is_known else layers.Lambda(curved)(x)
+            return x if known else layers.Lambda(curved)(x)
 
-        name = f"{kind}_{'alone' if is_known else 'twice'}"
-        BLOCKS.append((name, 4, is_known, False, upsampling))
+        name = f"{kind}_{'alone' if known else 'twice'}"
+        BLOCKS.append((name, 4, known, False, upsampling))
 
 simple(
     4,
-    True,
+    ROWS,
     transposed_2d=lambda: layers.Conv2DTranspose(3, 2, strides=2),
     depthwise_2d=lambda: layers.DepthwiseConv2D(2, activation="gelu"),
     separable_2d=lambda: layers.SeparableConv2D(4, 2, activation="elu"),
@@ -437,23 +485,27 @@ simple(
     global_mean_2d=lambda: layers.GlobalAveragePooling2D(),
     group_norm_2d=lambda: layers.GroupNormalization(-1),
     layer_norm_2d=lambda: layers.LayerNormalization(axis=(1, 2, 3)),
+    flip=lambda: layers.Permute((2, 1, 3)),
+    rms_norm_2d=lambda: layers.RMSNormalization(),
 )
 simple(
     4,
-    False,
-    conv_lstm_1d=lambda: layers.ConvLSTM1D(3, 2, padding="same"),
+    SHARDS,
     batch_norm_2d=lambda: layers.BatchNormalization(),
     channels=lambda: layers.BatchNormalization(axis=1),
+)
+simple(
+    4,
+    NOTHING,
+    conv_lstm_1d=lambda: layers.ConvLSTM1D(3, 2, padding="same"),
     distributed_2d=lambda: layers.TimeDistributed(layers.Conv1D(3, 2)),
-    flip=lambda: layers.Permute((2, 1, 3)),
-    rms_norm_2d=lambda: layers.RMSNormalization(),
 )
 
 # Volumes.
 
 simple(
     5,
-    True,
+    ROWS,
     convolution_3d=lambda: layers.Conv3D(3, 2, activation="tanh"),
     transposed_3d=lambda: layers.Conv3DTranspose(2, 2, strides=(2, 1, 1)),
     # TensorFlow has no float64 of these two on a CPU.
@@ -461,15 +513,19 @@ simple(
     mean_3d=lambda: layers.AveragePooling3D((2, 1, 2), dtype="float32"),
     global_max_3d=lambda: layers.GlobalMaxPooling3D(),
     global_mean_3d=lambda: layers.GlobalAveragePooling3D(),
-)
-simple(
-    5,
-    False,
-    conv_lstm_2d=lambda: layers.ConvLSTM2D(2, 2, return_sequences=True),
     upsampling_3d=lambda: layers.UpSampling3D((1, 2, 1)),
     padding_3d=lambda: layers.ZeroPadding3D(1),
     cropping_3d=lambda: layers.Cropping3D((1, 0, 1)),
+)
+simple(
+    5,
+    SHARDS,
     batch_norm_3d=lambda: layers.BatchNormalization(),
+)
+simple(
+    5,
+    NOTHING,
+    conv_lstm_2d=lambda: layers.ConvLSTM2D(2, 2, return_sequences=True),
 )
 
 
@@ -484,14 +540,15 @@ class Plan:
         heads: Dict from the name of an output to its kind: `"classes"`,
             `"softmax"`, `"numbers"` or `"binary"`.
         loss_weights: Dict of floats.
-        is_known: Boolean, whether all layers are known to keep rows apart.
+        known: What all layers together are taken to keep apart.
     """
 
     def __init__(self, seed):
         self.seed = seed
-        self.is_known = seed % 2 == 0
-        mine = [b for b in BLOCKS if b[2] == self.is_known]
-        self._forced = mine[seed % CYCLE // 2 :: CYCLE // 2]
+        mine = [b for b in BLOCKS if (b[2] > NOTHING) == (seed % 2 == 0)]
+        first = seed % CYCLE // 2 % len(mine)
+        self._forced = mine[first :: CYCLE // 2]
+        self.known = min(known for _, _, known, *_ in self._forced)
         rng = np.random.default_rng([seed, 0])
         many = rng.random() < 0.3
         kinds = ["classes", "softmax", "numbers", "binary"]
@@ -528,7 +585,6 @@ class Plan:
             ends.append(function(rng, x))
         x = ends[0]
         if len(ends) > 1:
-            # `Concatenate` is not among the layers that are known.
             x = layers.Add()([layers.Dense(5)(_vector(end)) for end in ends])
         if rng.random() < 0.6:
             x = self._more(rng, x)
@@ -549,7 +605,7 @@ class Plan:
         suitable = [
             one
             for one in BLOCKS
-            if one[1] == rank and not one[3] and one[2] >= self.is_known
+            if one[1] == rank and not one[3] and one[2] >= self.known
         ]
         name, *_, function = suitable[rng.integers(len(suitable))]
         if min(x.shape[1:]) < 3:

@@ -5,6 +5,7 @@ each shard, example or set of kept examples, all else is NumPy.
 """
 
 import os
+from unittest import mock
 
 import keras
 import numpy as np
@@ -12,7 +13,9 @@ import pytest
 import tensorflow as tf
 
 import keras_bilevel as kb
-from keras_bilevel.engine import calls
+from keras_bilevel.engine import at_once
+from keras_bilevel.engine import known_layers
+from keras_bilevel.engine import one_pass
 from tests import differential
 from tests.differential import BATCH
 from tests.differential import TARGET
@@ -340,6 +343,17 @@ def trainable(network):
 
 
 def check_deep(case, options):
+    """Checks a step in each way in which a network can take it."""
+    _check_deep(case, options)
+    if case.plan.known:
+        # As on an accelerator, and as other networks do.
+        for room, name in (at_once, "prefers_loops"), (one_pass, "can_share"):
+            case.network.set_weights(case.start)
+            with mock.patch.object(room, name, return_value=False):
+                _check_deep(case, options)
+
+
+def _check_deep(case, options):
     """Eqs. 8 to 11, from a gradient for each shard."""
     reference, network = case.reference, case.network
     before = trainable(network)
@@ -520,5 +534,10 @@ def test_every_block_is_drawn_and_both_passes_are_taken():
         plan = Plan(seed)
         network = plan.network()
         drawn |= set(plan.names)
-        assert calls.keeps_rows_apart(network) == plan.is_known, plan.names
+        for table, known in (
+            (known_layers.ROW_BY_ROW, differential.ROWS),
+            (known_layers.SHARD_BY_SHARD, differential.SHARDS),
+        ):
+            unknown = known_layers.first_unknown(network, table)
+            assert (unknown is None) == (plan.known >= known), plan.names
     assert drawn == {name for name, *_ in differential.BLOCKS}

@@ -69,6 +69,16 @@ def structure_of():
     assert keras_private.structure_of(one, "inputs").shape == (None, 3)
 
 
+def autocast():
+    layer = layers.Dense(2, dtype="mixed_float16")
+    layer.build((None, 3))
+    with keras_private.autocast(layer):
+        assert layer.kernel.value.dtype == tf.float16
+    with keras_private.autocast(layers.Dense(2)):
+        pass
+    assert layer.kernel.value.dtype == tf.float32
+
+
 def masked():
     return layers.Masking()(np.array([[[1.0], [0.0]]], "float32"))
 

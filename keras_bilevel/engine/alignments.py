@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_bilevel import keras_private
 from keras_bilevel.engine import calls
 from keras_bilevel.engine import gradients
+from keras_bilevel.engine import known_layers
 from keras_bilevel.engine import replicas
 from keras_bilevel.engine import second_derivatives
 
@@ -69,7 +70,7 @@ def make(network, variables, batch, point, judge, scale, is_final):
           relative to the norm of the gradient. `None` if s(w) is not known.
     """
     arguments = network, variables, batch, point, judge, scale, is_final
-    if not scale.is_active and calls.keeps_rows_apart(network.model):
+    if not scale.is_active and known_layers.keeps_rows_apart(network.model):
         return _ByCalls(*arguments)
     return _Double(*arguments)
 

@@ -1,6 +1,6 @@
 """Records layer calls to derive per-row gradients and JVPs.
 
-Where no layer mixes examples, one backward pass gives the deltas of all
+Where layers keep examples apart, one backward pass gives the deltas of all
 examples: the derivatives of their losses with respect to the output of each
 layer call. The inputs and deltas of a call determine the gradient of the
 layer's variables, for any rows and any weights, and inner products with it.
@@ -11,111 +11,17 @@ of its layers gives the same numbers, but has to compute each activation again
 for each shard.
 """
 
+import collections
 import contextlib
 import dataclasses
 import functools
+import threading
 from collections.abc import Callable
 
 import keras
 import tensorflow as tf
-from keras import layers
 
 from keras_bilevel import keras_private
-
-# Networks and layers that process each row of a batch independently. Types are
-# compared exactly: a subclass may do anything.
-_ROW_BY_ROW = {
-    keras.Sequential,
-    layers.InputLayer,
-    # With variables.
-    layers.Dense,
-    layers.Embedding,
-    layers.Conv1D,
-    layers.Conv2D,
-    layers.Conv3D,
-    layers.Conv1DTranspose,
-    layers.Conv2DTranspose,
-    layers.Conv3DTranspose,
-    layers.DepthwiseConv1D,
-    layers.DepthwiseConv2D,
-    layers.SeparableConv1D,
-    layers.SeparableConv2D,
-    layers.LayerNormalization,
-    layers.GroupNormalization,
-    # Without.
-    layers.Activation,
-    layers.ReLU,
-    layers.LeakyReLU,
-    layers.ELU,
-    layers.Dropout,
-    layers.SpatialDropout1D,
-    layers.SpatialDropout2D,
-    layers.GaussianNoise,
-    layers.MaxPooling1D,
-    layers.MaxPooling2D,
-    layers.MaxPooling3D,
-    layers.AveragePooling1D,
-    layers.AveragePooling2D,
-    layers.AveragePooling3D,
-    layers.GlobalMaxPooling1D,
-    layers.GlobalMaxPooling2D,
-    layers.GlobalMaxPooling3D,
-    layers.GlobalAveragePooling1D,
-    layers.GlobalAveragePooling2D,
-    layers.GlobalAveragePooling3D,
-    layers.ZeroPadding1D,
-    layers.ZeroPadding2D,
-    layers.Cropping2D,
-    layers.UpSampling2D,
-    layers.Flatten,
-    layers.Rescaling,
-    layers.Add,
-    layers.Subtract,
-    layers.Multiply,
-    layers.Average,
-    layers.Maximum,
-    layers.Minimum,
-}
-
-
-def keeps_rows_apart(network):
-    """Returns whether all layers are known to process rows independently.
-
-    Args:
-        network: `keras.Model`, built.
-    """
-    return all(
-        _is_graph_of_layers(layer)
-        if type(layer).__name__ == "Functional"
-        else _is_row_by_row(layer)
-        for layer in keras_private.all_layers(network)
-    )
-
-
-def _is_graph_of_layers(network):
-    # Bare operations, such as `x - mean(x, axis=0)`, may mix rows.
-    return type(network).__module__.startswith("keras.") and all(
-        isinstance(operation, keras.Layer) for operation in network.operations
-    )
-
-
-def _is_row_by_row(layer):
-    # A user's own activation may mix rows, and so may a normalisation along the
-    # batch axis.
-    activation = getattr(layer, "activation", None)
-    module = getattr(activation, "__module__", "keras").split(".")[0]
-    axes = keras.tree.flatten(getattr(layer, "axis", []))
-    if axes:
-        # For inputs of rank 2, axis -2 is the batch axis.
-        shape = (layer.get_build_config() or {}).get("input_shape")
-        axes = [0] if shape is None else [axis % len(shape) for axis in axes]
-    return (
-        type(layer) in _ROW_BY_ROW
-        and module == "keras"
-        and 0 not in axes
-        # An activity regulariser is a loss of all examples together.
-        and getattr(layer, "activity_regularizer", None) is None
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,62 +120,103 @@ def summed(parts, variables):
 
 
 @contextlib.contextmanager
-def recorded(network, variables):
+def recorded(network, variables, norms=None):
     """Records the layer calls of a network within the context.
 
     Args:
-        network: `keras.Model`, see `keeps_rows_apart`.
+        network: `keras.Model` of `known_layers`.
         variables: List of the trainable variables.
+        norms: `ShardNorms` that normalise in place of `BatchNormalization`,
+            which then has no `Call`, or `None`.
 
     Yields:
         A list. Each call of a layer that owns some of the variables appends a
         `Call`.
     """
     trainable = {id(variable) for variable in variables}
-    calls = []
-    changed = []
+    calls, functions = [], {}
     for layer in keras_private.all_layers(network):
         own = keras_private.own_trainable_variables(layer)
         own = [v for v in own if id(v) in trainable]
-        if own:
-            # Read here, because mixed precision casts the values inside of the
-            # layer.
-            values = [v.value for v in own]
-            call = functools.partial(
-                _record, layer, layer.call, own, values, calls
-            )
-            # Bypasses the attribute tracking of Keras.
-            object.__setattr__(layer, "call", call)
-            changed.append(layer)
-    try:
+        normalize = None if norms is None else norms.call_of(layer)
+        if normalize is not None:
+            functions[layer] = normalize
+        elif own:
+            functions[layer] = _recorder(calls, layer, own)
+    with _replaced(functions):
         yield calls
-    finally:
-        for layer in changed:
-            object.__delattr__(layer, "call")
 
 
-def _record(layer, call, variables, values, calls, *args, **kwargs):
-    linear = functools.partial(_without_activation, layer, call)
-    with tf.GradientTape(
-        persistent=True, watch_accessed_variables=False
-    ) as tape:
-        tape.watch(values)
-        output = linear(*args, **kwargs)
-    calls.append(Call(layer, linear, variables, (args, kwargs), output, tape))
-    activation = getattr(layer, "activation", None)
-    return output if activation is None else activation(output)
+class _Thread(threading.local):
+    def __init__(self):
+        self.functions = {}
 
 
-def _without_activation(layer, call, *args, **kwargs):
-    """Calls a layer without its activation, which comes last in all of them."""
-    if not hasattr(layer, "activation"):
-        return call(*args, **kwargs)
-    activation = layer.activation
-    object.__setattr__(layer, "activation", None)
+# Replicas that wait for one another take turns within a pass, each in a thread
+# of its own.
+_THREAD = _Thread()
+_USERS = collections.Counter()
+
+
+@contextlib.contextmanager
+def _replaced(functions):
+    """Replaces the `call` of layers, in this thread alone.
+
+    Args:
+        functions: Dict from a layer to a function.
+    """
+    _THREAD.functions.update(functions)
+    _USERS.update(functions.keys())
+    for layer in functions:
+        # Bypasses the attribute tracking of Keras.
+        object.__setattr__(layer, "call", functools.partial(_call, layer))
     try:
-        return call(*args, **kwargs)
+        yield
     finally:
-        object.__setattr__(layer, "activation", activation)
+        for layer in functions:
+            del _THREAD.functions[layer]
+            _USERS[layer] -= 1
+            if not _USERS[layer]:
+                del _USERS[layer]
+                object.__delattr__(layer, "call")
+
+
+def _call(layer, *args, **kwargs):
+    function = _THREAD.functions.get(layer, type(layer).call.__get__(layer))
+    return function(*args, **kwargs)
+
+
+def _recorder(calls, layer, variables):
+    """Returns a function that calls a layer, and records that."""
+    # Read here, because mixed precision casts the values inside of the layer.
+    values = [v.value for v in variables]
+    function = functools.partial(_without_activation, layer)
+
+    def record(*args, **kwargs):
+        with tf.GradientTape(
+            persistent=True, watch_accessed_variables=False
+        ) as tape:
+            tape.watch(values)
+            output = function(*args, **kwargs)
+        inputs = args, kwargs
+        calls.append(Call(layer, function, variables, inputs, output, tape))
+        activation = getattr(layer, "activation", None)
+        return output if activation is None else activation(output)
+
+    return record
+
+
+def _without_activation(layer, *args, **kwargs):
+    """Calls a layer without its activation, which comes last in all of them."""
+    with keras_private.autocast(layer):
+        if not hasattr(layer, "activation"):
+            return type(layer).call(layer, *args, **kwargs)
+        activation = layer.activation
+        object.__setattr__(layer, "activation", None)
+        try:
+            return type(layer).call(layer, *args, **kwargs)
+        finally:
+            object.__setattr__(layer, "activation", activation)
 
 
 def _gradient(tape, output, variables, cotangent):

@@ -1,50 +1,55 @@
 """The gradients of all shards from one pass over the super-batch.
 
-Where no layer mixes examples, one forward and one backward pass over the whole
-super-batch give the outputs of all layers and the deltas of all shards. Only
-the last part is done shard by shard: a layer's gradient from its inputs and the
-deltas of its outputs.
-
-For a dense layer, even that can be avoided. Its gradient on a shard is `a^T d`,
-with its inputs `a` and the deltas `d` of its outputs. Norms and inner products
-follow from these factors. So does the weighted sum over all shards, by one
-matrix product. No gradient of a single shard is held in memory.
+Where no layer mixes the examples of different shards, one forward and one
+backward pass over the whole super-batch give the outputs of all layers and the
+deltas of all shards. Only the last part belongs to single shards: a layer's
+gradient from its inputs and the deltas of its outputs.
 """
 
 import collections
-import dataclasses
+import functools
+import logging
 import math
 
-import keras
 import tensorflow as tf
-from keras import layers
 
-from keras_bilevel import keras_private
 from keras_bilevel.data.batches import map_rows
 from keras_bilevel.data.batches import map_tensors
 from keras_bilevel.data.batches import unstack
+from keras_bilevel.engine import at_once
 from keras_bilevel.engine import calls
 from keras_bilevel.engine import gradients
+from keras_bilevel.engine import known_layers
+from keras_bilevel.engine import shard_norms
 from keras_bilevel.engine import state
+from keras_bilevel.engine import vectors
 
 
-def can_share(model, weighting, scale):
+def can_share(model, weighting):
     """Returns whether one pass gives the same as a pass for each shard.
 
     Args:
         model: A built `BilevelModel`.
         weighting: A `ShardWeighting`.
-        scale: The `LossScale`.
     """
-    # Calls are repeated outside of the layer, where Keras does not cast.
-    layers_of_all = keras_private.all_layers(model.model)
-    policies = [layer.dtype_policy for layer in layers_of_all]
-    return (
-        calls.keeps_rows_apart(model.model)
-        and not scale.is_active
-        # All shards would have to share one mask.
-        and not weighting.same_dropout
-        and all(p.compute_dtype == p.variable_dtype for p in policies)
+    if weighting.same_dropout:
+        log_reason("`same_dropout` draws one mask for all shards")
+        return False
+    layer = known_layers.first_unknown(model.model, known_layers.SHARD_BY_SHARD)
+    if layer is not None:
+        log_reason(f"`{layer.name}` ({type(layer).__name__}) may mix examples")
+    return layer is None
+
+
+@functools.cache
+def log_reason(reason):
+    """Logs, once, why a network takes a pass for each shard.
+
+    Args:
+        reason: String.
+    """
+    logging.getLogger("keras_bilevel").debug(
+        "Deep Bilevel Learning takes a pass for each shard: %s.", reason
     )
 
 
@@ -56,49 +61,73 @@ class OnePass:
         weighting: The `ShardWeighting`.
         shards: Tuple `(x, y, sample_weight)` of tensors of shape
             `(num_shards, shard_size, ...)`.
+        scale: The `LossScale`.
 
     Attributes:
-        dense: List of the `DenseCall`s, whose variables `gradient` leaves out.
+        whole: List of the `Factors` and `Stack`s of those layers whose
+            variables `gradient` leaves out.
+        meets: Boolean, whether `gradient` waits for other replicas.
+        moving: The variables that `gradient` changes.
+        num_calls: Integer, the calls of layers that `gradient` goes through.
     """
 
-    def __init__(self, model, weighting, shards):
+    meets = False
+    moving = ()
+
+    def __init__(self, model, weighting, shards, scale):
         self._count = weighting.num_shards
         self._variables = model.trainable_variables
+        self._scale = scale
+        self._norms = shard_norms.ShardNorms(self._count)
         with (
             tf.GradientTape() as tape,
-            calls.recorded(model.model, self._variables) as recorded,
+            calls.recorded(
+                model.model, self._variables, self._norms
+            ) as recorded,
         ):
             x = map_tensors(
                 lambda t: tf.reshape(t, (-1, *t.shape[2:])), shards[0]
             )
             self._y_pred = model(x, training=True)
             losses = self._losses_of_shards(model, shards)
-            total = tf.add_n(losses)
-        self._losses = tf.stack(losses)
-        deltas = tape.gradient(total, [call.output for call in recorded])
-        times = collections.Counter(id(call.layer) for call in recorded)
-        self.dense, self._calls = [], []
-        for call, delta in zip(recorded, deltas):
-            if delta is None:
-                continue
-            delta = self._cut(delta)
+            total = scale.up(tf.add_n(losses))
+        # A shard that would spoil moving averages is not finite.
+        self._losses = tf.where(
+            self._norms.finite(), tf.stack(losses), float("nan")
+        )
+        normal, copies = self._norms.copies_of(self._variables)
+        deltas, slopes = tape.gradient(
+            total, ([call.output for call in recorded], copies)
+        )
+        # What the loss does not reach has no gradient.
+        self._rows = {
+            id(variable): scale.down(rows)
+            for variable, rows in zip(normal, slopes)
+            if rows is not None
+        }
+        pairs = [
+            (call, self._cut(delta))
+            for call, delta in zip(recorded, deltas)
+            if delta is not None
+        ]
+        self.whole, self._calls = [], []
+        if "gram" in weighting.statistics:
             # The Gram matrix needs the gradients themselves.
-            is_alone = "gram" not in weighting.statistics
-            is_alone = is_alone and times[id(call.layer)] == 1
-            if is_alone and DenseCall.is_worth_it(call, delta):
-                self.dense.append(DenseCall.of(call, delta))
-            else:
-                self._calls.append((call, delta))
+            self._calls = pairs
+        else:
+            self._take_apart(pairs)
+            self._stack(vectors.groups(model, weighting.per_layer))
+        self.num_calls = len(self._calls)
 
     def _losses_of_shards(self, model, shards):
-        moving = state.moving_statistics(model)
+        trackers = state.loss_trackers(model)
         losses = []
         for part, y_pred in zip(
             unstack(shards, self._count),
             unstack(map_rows(self._cut, self._y_pred), self._count),
         ):
             # A non-finite shard must not stay in the loss trackers of outputs.
-            with state.finite_only(moving):
+            with state.finite_only(trackers):
                 losses.append(gradients.data_loss_of(model, part, y_pred))
         return losses
 
@@ -106,18 +135,70 @@ class OnePass:
         """Reshapes one batch to `(num_shards, shard_size, ...)`."""
         return tf.reshape(batch, (self._count, -1, *batch.shape[1:]))
 
+    def _take_apart(self, pairs):
+        """Takes apart calls whose gradients are had at once from all others."""
+        times = collections.Counter(id(call.layer) for call, _ in pairs)
+        for call, deltas in pairs:
+            factors = None
+            if times[id(call.layer)] == 1:
+                factors = at_once.Factors.of(call, deltas)
+            if factors is not None and factors.are_smaller():
+                self.whole.append(factors.unscaled(self._scale))
+            else:
+                self._calls.append((call, deltas))
+        if not at_once.prefers_loops():
+            self._unroll()
+
+    def _unroll(self):
+        """Gives calls rows, small ones first, as long as there is room.
+
+        Rows are gradients of all shards. They may be as many numbers as the
+        deltas are, which the pass holds in any case.
+        """
+        layers = collections.defaultdict(list)
+        for call, deltas in self._calls:
+            layers[call.layer].append((call, deltas))
+        room = sum(d.shape.num_elements() or 0 for _, d in self._calls)
+        sizes = {
+            layer: self._count
+            * sum(math.prod(v.shape) for v in pairs[0][0].variables)
+            for layer, pairs in layers.items()
+        }
+        self._calls = []
+        for layer in sorted(layers, key=sizes.get):
+            room -= sizes[layer]
+            for call, deltas in layers[layer]:
+                if room < 0:
+                    self._calls.append((call, deltas))
+                    continue
+                rows = at_once.rows_of(call, self._cut, deltas)
+                for variable, part in zip(call.variables, rows):
+                    before = self._rows.get(id(variable), 0.0)
+                    part = before + self._scale.down(part)
+                    self._rows[id(variable)] = part
+
+    def _stack(self, group_of):
+        """Makes a `Stack` for each group of variables that have rows."""
+        groups = collections.defaultdict(list)
+        for variable in self._variables:
+            if id(variable) in self._rows:
+                groups[group_of(variable)].append(variable)
+        for variables in groups.values():
+            rows = [self._rows.pop(id(variable)) for variable in variables]
+            self.whole.append(at_once.Stack(variables, tf.concat(rows, axis=1)))
+
     def gradient(self, index):
         """Returns loss and gradient of one shard.
 
         Args:
-            index: Integer or integer scalar tensor. If `dense` has all layers,
+            index: Integer or integer scalar tensor. If `whole` has all layers,
                 it may be a slice of several shards.
 
         Returns:
             Tuple of the scalar loss, a list with the gradient of each
-            trainable variable, float32, and an empty dict. The gradient is
-            `None` for variables that the loss does not reach, and for those in
-            `dense`.
+            trainable variable, float32 and without the scale, and an empty
+            dict. The gradient is `None` for variables that the loss does not
+            reach, and for those in `whole`.
         """
         parts = [
             (
@@ -128,107 +209,21 @@ class OnePass:
             )
             for call, deltas in self._calls
         ]
-        return self._losses[index], calls.summed(parts, self._variables), {}
+        gradient = calls.summed(parts, self._variables)
+        gradient = [self._scale.down(g) for g in gradient]
+        for place, variable in enumerate(self._variables):
+            if id(variable) in self._rows:
+                gradient[place] = self._rows[id(variable)][index]
+        return self._losses[index], gradient, {}
+
+    def settle(self, healthy):
+        """Moves moving averages by the shards that are healthy.
+
+        Args:
+            healthy: Boolean tensor of shape `(num_shards,)`.
+        """
+        self._norms.settle(healthy)
 
     def predictions(self, kept):
         """Returns the predictions for the whole super-batch."""
         return self._y_pred
-
-
-@dataclasses.dataclass(frozen=True)
-class DenseCall:
-    """The call of a dense layer that is called only once.
-
-    Attributes:
-        layer: The `keras.layers.Dense`.
-        inputs: Tensor of shape `(num_shards, rows, inputs)`.
-        deltas: Tensor of shape `(num_shards, rows, units)`, the derivatives
-            of each shard's loss in the layer's outputs before activation.
-    """
-
-    layer: layers.Dense
-    inputs: tf.Tensor
-    deltas: tf.Tensor
-
-    @classmethod
-    def of(cls, call, deltas):
-        """Builds one from a recorded `Call` and deltas `(num_shards, ...)`."""
-        (inputs,) = filter(tf.is_tensor, keras.tree.flatten(call.inputs))
-        count = deltas.shape[0]
-        return cls(
-            call.layer, *(_by_shard(rows, count) for rows in (inputs, deltas))
-        )
-
-    @staticmethod
-    def is_worth_it(call, deltas):
-        """Returns whether a call can be a `DenseCall`, and is cheaper as one.
-
-        Args:
-            call: A `Call`, the only one of its layer.
-            deltas: Its deltas, `(num_shards, ...)`.
-        """
-        rows = deltas.shape[1:-1]
-        if type(call.layer) is not layers.Dense or None in rows:
-            return False
-        # Kernel and bias are not frozen, and there are no LoRA variables.
-        if len(call.variables) != 1 + call.layer.use_bias:
-            return False
-        inputs, units = call.layer.kernel.shape
-        return math.prod(rows) * (inputs + units) <= inputs * units
-
-    @property
-    def variables(self):
-        bias = [self.layer.bias] if self.layer.use_bias else []
-        return [self.layer.kernel, *bias]
-
-    def norms(self):
-        """Returns the squared norms of the gradients, `(num_shards,)`."""
-        # |a^T d|^2 = sum_ij (a_i . a_j) (d_i . d_j). A bias acts as an input of
-        # 1.
-        near = tf.matmul(self.inputs, self.inputs, transpose_b=True)
-        if self.layer.use_bias:
-            near += 1.0
-        alike = tf.matmul(self.deltas, self.deltas, transpose_b=True)
-        return tf.reduce_sum(near * alike, axis=(1, 2))
-
-    def alignments(self, direction):
-        """Returns the inner products with a direction, `(num_shards,)`.
-
-        Args:
-            direction: List of tensors, as `weighted_sum` returns.
-        """
-        tangents = tf.tensordot(self.inputs, direction[0], 1)
-        if self.layer.use_bias:
-            tangents += direction[1]
-        return tf.reduce_sum(self.deltas * tangents, axis=(1, 2))
-
-    def weighted_sum(self, weights, shards):
-        """Returns the weighted sum of the gradients of some shards.
-
-        Args:
-            weights: Tensor of shape `(shards,)`. A weight of 0 leaves out a
-                shard, even a non-finite one.
-            shards: Slice, the shards that the weights belong to.
-
-        Returns:
-            List of the tensors for the kernel and, if there is one, the bias.
-        """
-        weights = weights[:, None, None]
-        inputs = tf.where(weights != 0.0, self.inputs[shards], 0.0)
-        deltas = tf.math.multiply_no_nan(self.deltas[shards], weights)
-        inputs, deltas = _as_matrix(inputs), _as_matrix(deltas)
-        kernel = tf.matmul(inputs, deltas, transpose_a=True)
-        if not self.layer.use_bias:
-            return [kernel]
-        return [kernel, tf.reduce_sum(deltas, axis=0)]
-
-
-def _by_shard(rows, num_shards):
-    """Reshapes to `(num_shards, rows, size)`, float32."""
-    return tf.cast(
-        tf.reshape(rows, (num_shards, -1, rows.shape[-1])), tf.float32
-    )
-
-
-def _as_matrix(rows):
-    return tf.reshape(rows, (-1, rows.shape[-1]))

@@ -8,15 +8,14 @@ grow with the number of shards.
 import keras
 import tensorflow as tf
 
-from keras_bilevel.data.batches import get_masks
 from keras_bilevel.data.batches import map_tensors
-from keras_bilevel.data.batches import set_masks
 from keras_bilevel.data.batches import tensors
-from keras_bilevel.engine import gradients
 from keras_bilevel.engine import one_pass
 from keras_bilevel.engine import replicas
+from keras_bilevel.engine import shard_norms
 from keras_bilevel.engine import state
 from keras_bilevel.engine import vectors
+from keras_bilevel.engine.own_passes import OwnPasses
 from keras_bilevel.engine.step import Step
 
 
@@ -44,12 +43,12 @@ def walk(model, weighting, batch, scale):
     shards = _Shards(model, weighting, batch, scale)
     split = weighting.num_validation_shards
     validating, upper = zip(*(shards.visit(index) for index in range(split)))
-    judge, dense_alignments = shards.judge(validating, upper)
+    judge, whole_alignments = shards.judge(validating, upper)
 
     if shards.packing.is_empty:
-        # All gradients are in `DenseCall`s: no loop over shards is needed.
+        # All gradients are had at once: no loop over shards is needed.
         _, lower = shards.visit(slice(split, None))
-        lower["alignment"] = dense_alignments[split:]
+        lower["alignment"] = whole_alignments[split:]
         lower["weights"] = tf.transpose(shards.weigh_all(lower))
         return shards.step([], upper, lower)
 
@@ -57,7 +56,7 @@ def walk(model, weighting, batch, scale):
         gradient, seen = shards.visit(index + split)
         # <g_v, g_i>, the numerator of Eq. 10.
         seen["alignment"] = shards.packing.inner_products(gradient, judge)
-        seen["alignment"] += dense_alignments[index + split]
+        seen["alignment"] += whole_alignments[index + split]
         if keeps_gradients:
             return total, {**seen, "gradient": gradient}
         weights = shards.weigh(seen)
@@ -75,8 +74,9 @@ def walk(model, weighting, batch, scale):
         [tf.zeros_like(g) for g in judge],
         weighting.num_shards - split,
         like,
+        calls=shards.passes.num_calls,
         # Replicas cannot wait for one another inside a `tf.while_loop`.
-        unroll=replicas.meet_in(model),
+        unroll=shards.passes.meets,
     )
     if keeps_gradients:
         total, lower["weights"] = shards.solve(lower)
@@ -93,12 +93,7 @@ class _Shards:
         self.scale = scale
         self.packing = None
         shards = _cut(batch, weighting.num_shards)
-        if one_pass.can_share(model, weighting, scale):
-            self.passes = one_pass.OnePass(model, weighting, shards)
-            self.moving = []
-        else:
-            self.passes = _OwnPasses(model, weighting, shards, scale)
-            self.moving = state.moving_statistics(model)
+        self.passes = _passes(model, weighting, shards, scale)
 
     def visit(self, index):
         """Returns the packed gradient of one shard, and its statistics by name.
@@ -106,47 +101,48 @@ class _Shards:
         Args:
             index: As for `OnePass.gradient`.
         """
-        before = state.read(self.moving)
+        moving = self.passes.moving
+        before = state.read(moving)
         loss, gradient, kept = self.passes.gradient(index)
         if self.packing is None:
             self._pack_as(gradient)
         gradient = self.packing.pack(gradient)
         norm = self.packing.inner_products(gradient, gradient)
-        norm += self.dense_norms[index]
+        norm += self.whole_norms[index]
         healthy = tf.math.is_finite(loss)
         healthy &= tf.reduce_all(tf.math.is_finite(norm), axis=-1)
-        healthy &= ~state.spoiled(self.moving, before)
-        state.restore_unless(healthy, self.moving, before)
+        healthy &= ~state.spoiled(moving, before)
+        state.restore_unless(healthy, moving, before)
         loss = tf.cast(loss, tf.float32)
         seen = {"kept": kept, "loss": loss, "norm": norm, "healthy": healthy}
         return gradient, seen
 
     def _pack_as(self, gradient):
-        dense = self.passes.dense
+        whole = self.passes.whole
         self.packing = vectors.Packing(
             self.model,
             gradient,
             self.weighting.per_layer,
-            apart={id(v) for call in dense for v in call.variables},
+            apart={id(v) for call in whole for v in call.variables},
         )
-        self.dense_norms = self._dense_statistic(c.norms() for c in dense)
+        self.whole_norms = self._whole_statistic(c.norms() for c in whole)
 
-    def _dense_statistic(self, values):
-        """Sums a statistic of the dense layers over each group.
+    def _whole_statistic(self, values):
+        """Sums a statistic of `passes.whole` over each group.
 
         Args:
-            values: Iterable of a tensor of shape `(num_shards,)` per layer.
+            values: Iterable of a tensor of shape `(num_shards,)` for each.
 
         Returns:
             Tensor of shape `(num_shards, groups)`.
         """
         sums = [tf.zeros(self.weighting.num_shards)] * self.packing.num_groups
-        for call, value in zip(self.passes.dense, values):
-            sums[self.packing.group_of(call.layer.kernel)] += value
+        for call, value in zip(self.passes.whole, values):
+            sums[self.packing.group_of(call.variables[0])] += value
         return tf.stack(sums, axis=1)
 
-    def _dense_sums(self, weights, shards):
-        """Returns weighted sums of gradients, a list for each dense layer.
+    def _whole_sums(self, weights, shards):
+        """Returns the weighted sums of `passes.whole`, a list for each.
 
         Args:
             weights: Tensor of shape `(groups, units)`.
@@ -154,9 +150,9 @@ class _Shards:
         """
         return [
             call.weighted_sum(
-                weights[self.packing.group_of(call.layer.kernel)], shards
+                weights[self.packing.group_of(call.variables[0])], shards
             )
-            for call in self.passes.dense
+            for call in self.passes.whole
         ]
 
     def judge(self, validating, upper):
@@ -168,7 +164,7 @@ class _Shards:
 
         Returns:
             Tuple of the packed part of the upper-level gradient g_v, and of all
-            shards' alignments with its other part, that of the `DenseCall`s,
+            shards' alignments with its other part, that of `passes.whole`,
             `(num_shards, groups)`.
         """
         masked = [
@@ -178,13 +174,13 @@ class _Shards:
         packed = [tf.add_n(vectors) for vectors in zip(*masked)]
         healthy = tf.stack([seen["healthy"] for seen in upper])
         ones = tf.ones((self.packing.num_groups, len(upper)))
-        dense = self._dense_sums(
-            tf.where(healthy, ones, 0.0), slice(len(upper))
+        whole = self._whole_sums(
+            self.scale.mask(healthy, ones), slice(len(upper))
         )
-        packed, dense = replicas.reduce_sum((packed, dense))
-        return packed, self._dense_statistic(
+        packed, whole = replicas.reduce_sum((packed, whole))
+        return packed, self._whole_statistic(
             call.alignments(direction)
-            for call, direction in zip(self.passes.dense, dense)
+            for call, direction in zip(self.passes.whole, whole)
         )
 
     def weigh(self, seen):
@@ -226,11 +222,11 @@ class _Shards:
         # 1 / |w|_1 multiplies the sum: single gradients are gone by now.
         factors = vectors.normalizer(self.weighting, weights)
         split = slice(self.weighting.num_validation_shards, None)
-        # Eq. 11 for the `DenseCall`s.
-        dense = self._dense_sums(weights * factors[:, None], split)
+        # Eq. 11 for `passes.whole`.
+        whole = self._whole_sums(weights * factors[:, None], split)
         own = {
             id(variable): part
-            for call, parts in zip(self.passes.dense, dense)
+            for call, parts in zip(self.passes.whole, whole)
             for variable, part in zip(call.variables, parts)
         }
         variables = self.model.trainable_variables
@@ -243,6 +239,7 @@ class _Shards:
             )
             for name in ("kept", "loss", "healthy")
         )
+        self.passes.settle(healthy)
         return Step(
             variables=variables,
             gradients=[own.get(id(v), g) for v, g in zip(variables, summed)],
@@ -255,37 +252,14 @@ class _Shards:
         )
 
 
-class _OwnPasses:
-    """A forward and a backward pass for each shard, for any network."""
-
-    dense = ()
-
-    def __init__(self, model, weighting, shards, scale):
-        self._model = model
-        self._shards = shards
-        self._scale = scale
-        self._seeds = state.seed_states(model) if weighting.same_dropout else []
-        self._first_seeds = state.read(self._seeds)
-
-    def gradient(self, index):
-        """Returns loss and gradient of a shard, and predictions to keep."""
-        part = map_tensors(lambda t: t[index], self._shards)
-        state.write(self._seeds, self._first_seeds)
-        y_pred, loss, gradient = gradients.data_gradient(
-            self._model, part, self._scale
-        )
-        return loss, gradient, {"y_pred": y_pred, "masks": get_masks(y_pred)}
-
-    def predictions(self, kept):
-        """Returns the predictions for the whole super-batch.
-
-        Args:
-            kept: The dicts that `gradient` returned, stacked over all shards.
-        """
-        kept = keras.tree.map_structure(
-            lambda t: tf.reshape(t, (-1, *t.shape[2:])), kept
-        )
-        return set_masks(kept["y_pred"], kept["masks"])
+def _passes(model, weighting, shards, scale):
+    if one_pass.can_share(model, weighting):
+        try:
+            return one_pass.OnePass(model, weighting, shards, scale)
+        except shard_norms.MixedModesError as error:
+            # Each shard has to see what those before it have moved.
+            one_pass.log_reason(str(error))
+    return OwnPasses(model, weighting, shards, scale)
 
 
 def _cut(batch, num_shards):

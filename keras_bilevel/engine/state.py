@@ -23,11 +23,15 @@ def moving_statistics(*networks):
             for variable in keras_private.own_state_variables(layer):
                 if "float" in variable.dtype:
                     found[id(variable)] = variable
-        compiled = keras_private.compiled_losses(network)
-        if compiled is not None:
-            for metric in compiled.metrics:
-                found.update((id(v), v) for v in metric.variables)
+        found.update((id(v), v) for v in loss_trackers(network))
     return list(found.values())
+
+
+def loss_trackers(network):
+    """Returns the variables of the trackers of the outputs' losses."""
+    compiled = keras_private.compiled_losses(network)
+    metrics = [] if compiled is None else compiled.metrics
+    return [variable for metric in metrics for variable in metric.variables]
 
 
 def seed_states(model):

@@ -33,14 +33,14 @@ class Packing:
     def __init__(self, model, gradient, per_layer, apart=frozenset()):
         variables = model.trainable_variables
         self.shapes = [variable.shape for variable in variables]
-        owners = _owners(model) if per_layer else {}
+        group_of = groups(model, per_layer)
         numbers, packed = {}, {}
         self._group_of = {}
         for i, variable in enumerate(variables):
             key = id(variable)
             if gradient[i] is None and key not in apart:
                 continue
-            group = numbers.setdefault(owners.get(key), len(numbers))
+            group = numbers.setdefault(group_of(variable), len(numbers))
             self._group_of[key] = group
             if gradient[i] is not None:
                 packed.setdefault(group, []).append(i)
@@ -111,25 +111,35 @@ def weighted_sum(stacked, weights):
     return [tf.tensordot(weights[g], x, 1) for g, x in enumerate(stacked)]
 
 
-def _owners(model):
-    """Returns a dict of variable id to the position of the owning layer."""
-    return {
+def groups(model, per_layer):
+    """Returns a function from a variable to what names its group.
+
+    Args:
+        model: A `BilevelModel`.
+        per_layer: Boolean, one group per layer that owns variables, or one
+            group in all.
+    """
+    if not per_layer:
+        return lambda variable: None
+    owners = {
         id(variable): position
         for position, layer in enumerate(keras_private.all_layers(model))
         for variable in keras_private.own_trainable_variables(layer)
     }
+    return lambda variable: owners[id(variable)]
 
 
 # Measured in benchmarks/speed.py: unrolled turns are up to a quarter faster
 # (networks of many small operations), but memory and trace time grow with
-# their number; a `tf.while_loop` keeps both constant.
+# their number and size; a `tf.while_loop` keeps both constant.
 MOST_UNROLLED = 8
+MOST_UNROLLED_CALLS = 64
 # Small shards alone cannot keep the processors busy: this many turns of the
 # `tf.while_loop` may overlap.
 OVERLAP = 4
 
 
-def fold(body, carry, turns, like, unroll=False):
+def fold(body, carry, turns, like, calls=1, unroll=False):
     """Runs `carry, output = body(turn, carry)` for each turn.
 
     Args:
@@ -137,12 +147,14 @@ def fold(body, carry, turns, like, unroll=False):
         carry: Structure of tensors.
         turns: Integer, number of turns, known when the step is traced.
         like: Structure of tensors of the shapes and types of one output.
+        calls: Integer, how many layers a turn goes through. Defaults to `1`.
         unroll: Boolean, whether to unroll the loop in any case.
 
     Returns:
         Tuple of the last carry and the outputs, stacked along a new axis 0.
     """
-    if unroll or turns <= MOST_UNROLLED:
+    is_short = turns <= MOST_UNROLLED and turns * calls <= MOST_UNROLLED_CALLS
+    if unroll or is_short:
         return _unrolled(body, carry, turns)
     return _looped(body, carry, turns, like)
 

@@ -9,6 +9,7 @@ from keras import ops
 
 import keras_bilevel as kb
 from keras_bilevel.engine import calls
+from keras_bilevel.engine import known_layers
 from tests.models.tools import batch_of
 from tests.models.tools import compiled
 from tests.models.tools import tanh_network
@@ -24,6 +25,23 @@ def mixing_operation():
     return keras.Model(x, layers.Dense(3)(x - ops.mean(x, axis=0)))
 
 
+def shortcut():
+    x = keras.Input((5,))
+    h = layers.Dense(5)(x)
+    return keras.Model(x, layers.Dense(3)(x * h - h))
+
+
+def other_rank():
+    x = keras.Input((5,))
+    h = layers.Dense(4)(layers.Reshape((1, 5))(x))
+    return keras.Model(x, h + layers.Dense(4)(x))
+
+
+def other_operand():
+    x = keras.Input((5,))
+    return keras.Model(x, layers.Dense(3)(x + np.ones((12, 5))))
+
+
 def functional():
     x = keras.Input((5,))
     h = layers.Dense(5, activation="gelu")(x)
@@ -35,18 +53,21 @@ def functional():
     [
         tanh_network,
         functional,
+        shortcut,
         lambda: along(axis=-1),
         lambda: along(axis=(-2, -1), shape=(4, 3, 5)),
     ],
 )
 def test_known_networks_keep_examples_apart(make):
-    assert calls.keeps_rows_apart(make())
+    assert known_layers.keeps_rows_apart(make())
 
 
 @pytest.mark.parametrize(
     "make",
     [
         mixing_operation,
+        other_rank,
+        other_operand,
         lambda: keras.Sequential([keras.Input((5,)), Centered(3)]),
         lambda: keras.Sequential(
             [keras.Input((5,)), layers.BatchNormalization(), layers.Dense(3)]
@@ -55,12 +76,15 @@ def test_known_networks_keep_examples_apart(make):
         lambda: keras.Sequential(
             [keras.Input((5,)), layers.Dense(3, activity_regularizer="l2")]
         ),
+        lambda: keras.Sequential(
+            [keras.Input((5,)), layers.Dropout(0.5, (1, 5)), layers.Dense(3)]
+        ),
         lambda: along(axis=0),
         lambda: along(axis=-2),
     ],
 )
 def test_what_may_mix_examples_is_not(make):
-    assert not calls.keeps_rows_apart(make())
+    assert not known_layers.keeps_rows_apart(make())
 
 
 def along(axis, shape=(4, 5)):
@@ -82,7 +106,7 @@ def test_both_ways_agree_when_weights_reach_their_bounds(monkeypatch):
     source, target = (*batch_of(12), np.arange(12)), batch_of(6, seed=1)
     for is_allowed in (True, False):
         monkeypatch.setattr(
-            calls, "keeps_rows_apart", lambda _, yes=is_allowed: yes
+            known_layers, "keeps_rows_apart", lambda _, yes=is_allowed: yes
         )
         keras.utils.set_random_seed(0)
         network = tanh_network()

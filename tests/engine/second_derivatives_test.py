@@ -8,7 +8,7 @@ from keras import layers
 from keras import ops
 
 import keras_bilevel as kb
-from keras_bilevel.engine import calls
+from keras_bilevel.engine import known_layers
 from tests.models.tools import batched
 from tests.models.tools import values
 
@@ -42,7 +42,7 @@ def images(*hidden):
             layers.Dense(CLASSES),
         ]
     )
-    assert not calls.keeps_rows_apart(network)
+    assert not known_layers.keeps_rows_apart(network)
     return network
 
 

@@ -90,9 +90,22 @@ def test_all_shards_bad_leave_everything_finite():
     assert all(np.all(np.isfinite(v)) for v in values(model.variables))
 
 
+def wide(dtype=None):
+    """A network of which no gradient is taken shard by shard."""
+    return keras.Sequential(
+        [
+            keras.Input((5,)),
+            layers.Dense(40, dtype=dtype),
+            layers.BatchNormalization(dtype=dtype),
+            layers.Dense(12, dtype="float32"),
+        ]
+    )
+
+
+@pytest.mark.parametrize("make", [network, wide])
 @pytest.mark.parametrize("shard", [0, 5])
-def test_float16_overflow_lowers_the_scale_and_skips_the_step(shard):
-    inner = network("mixed_float16")
+def test_float16_overflow_lowers_the_scale_and_skips_the_step(shard, make):
+    inner = make("mixed_float16")
     inner.dtype_policy = keras.DTypePolicy("mixed_float16")
     model = compiled(inner, kb.weighting.DeepBilevel(8))
     x, y = batch_of(32)

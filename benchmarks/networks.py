@@ -98,8 +98,8 @@ def four_million():
 
 
 def resnet20():
-    """ResNet-20 of He et al. (2016) for 32x32x3, with batch normalization."""
-    x = inputs = keras.Input((32, 32, 3))
+    """ResNet-20 of He et al. (2016) for CIFAR-10, with batch normalization."""
+    x = inputs = keras.Input((None, None, 3))
     x = _normalized(x, 16)
     for filters, strides in ((16, 1), (32, 2), (64, 2)):
         for first in (strides, 1, 1):
@@ -123,10 +123,10 @@ def _normalized(x, filters, strides=1, size=3, relu=True):
 
 
 def mobilenet_v2():
-    """MobileNetV2 of keras.applications, for 32x32x3."""
+    """MobileNetV2 of keras.applications."""
     return [
         keras.applications.MobileNetV2(
-            (32, 32, 3), include_top=False, weights=None, pooling="avg"
+            (None, None, 3), include_top=False, weights=None, pooling="avg"
         )
     ]
 

@@ -110,7 +110,7 @@ PRESETS = {
     },
 }
 ONLY = flags.DEFINE_list(
-    "cases", None, f"Which cases, by their places from 0 to {len(CASES) - 1}."
+    "only", None, f"Which cases, by their places from 0 to {len(CASES) - 1}."
 )
 OPTIMIZER = flags.DEFINE_enum(
     "optimizer", None, ["adam", "sgd"], "Instead of the case's own."

@@ -98,6 +98,15 @@ def is_dataset(data):
     return isinstance(data, tf.data.Dataset)
 
 
+def spec_of(dataset):
+    """Returns the `element_spec` of a dataset, with `None` for each `None`."""
+    return keras.tree.map_structure(
+        # TensorFlow 2.18 has no public name for the spec of `None`.
+        lambda spec: spec if hasattr(spec, "shape") else None,
+        dataset.element_spec,
+    )
+
+
 def sharded_by_data(dataset):
     """Returns a dataset that gives each worker its part of every batch."""
     # By default, tf.data may give each worker different files.
@@ -144,7 +153,7 @@ def check_ids(ids, num_examples):
 
 def batch_size_of(spec):
     """Returns the batch size of a spec, `None` if it may vary."""
-    shapes = [leaf.shape for leaf in keras.tree.flatten(spec)]
+    shapes = [leaf.shape for leaf in tensors(spec)]
     sizes = [shape[0] for shape in shapes if shape.rank]
     return None if None in sizes or not sizes else sizes[0]
 

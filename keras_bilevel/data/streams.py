@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_bilevel.data.batches import spec_of
 from keras_bilevel.data.labels import grouped_chunks
 from keras_bilevel.data.stream_plan import StreamPlan
 from keras_bilevel.data.stream_plan import StreamSplit
@@ -79,6 +80,13 @@ def check_single_examples(dataset):
             "Invalid value for argument `data`. Expected a dataset of `(x, y)`,"
             " `(x, y, sample_weight)` or `(x, y, sample_weight, ids)`. "
             f"Received: element_spec={spec}"
+        )
+    if None in keras.tree.flatten(spec_of(dataset)):
+        raise ValueError(
+            "Invalid value for argument `data`. Expected examples without "
+            f"`None`. Received: element_spec={spec}. Leave it out, as in "
+            "`data.map(lambda x, y, w: (x, y))`, or put a sample weight of 1.0 "
+            "in its place."
         )
     check_dense(dataset)
     shapes = [leaf.shape for leaf in keras.tree.flatten(spec)]

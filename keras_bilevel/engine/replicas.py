@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_bilevel import keras_private
+from keras_bilevel.data.batches import tensors
 
 _GATHERED = (tf.int32, tf.int64)
 
@@ -185,7 +186,7 @@ class MultiWorker(keras_private.TrainerHooks):
             batch: A batch, or its `element_spec`. Nothing is built if shapes or
                 types are unknown.
         """
-        leaves = keras.tree.flatten(batch)
+        leaves = tensors(batch)
         if keras_private.has_strategy(self) or self.run_eagerly:
             return
         if batch is not None and all(_is_known(leaf) for leaf in leaves):
@@ -199,8 +200,8 @@ class MultiWorker(keras_private.TrainerHooks):
         def step(data):
             # If a dataset ends unexpectedly, operations that need no data would
             # run once more, such as counting iterations.
-            tensors = filter(tf.is_tensor, keras.tree.flatten(data))
-            with tf.control_dependencies(list(tensors)):
+            leaves = filter(tf.is_tensor, keras.tree.flatten(data))
+            with tf.control_dependencies(list(leaves)):
                 logs = step_function(data)
             if not is_spread:
                 return logs
@@ -213,8 +214,6 @@ class MultiWorker(keras_private.TrainerHooks):
 
 def _is_known(leaf):
     """Whether Keras can make a symbolic tensor like this one."""
-    if leaf is None:
-        return True
     if isinstance(leaf, np.ndarray):
         return leaf.dtype.kind in "biuf"
     is_dense = isinstance(leaf, (tf.Tensor, tf.TensorSpec))

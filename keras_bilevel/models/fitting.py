@@ -12,6 +12,8 @@ from keras_bilevel.data.arrays import split_off_tail
 from keras_bilevel.data.batches import check_labels
 from keras_bilevel.data.batches import is_dataset
 from keras_bilevel.data.batches import sharded_by_data
+from keras_bilevel.data.batches import spec_of
+from keras_bilevel.data.batches import tensors
 from keras_bilevel.data.epochs import origins
 from keras_bilevel.models.wrapper import check_trains
 from keras_bilevel.schemes.scheme import OutputTrackers
@@ -182,11 +184,11 @@ class Fitting(engine.MultiWorker):
 
     def _prepare(self, dataset, class_weight):
         """Checks a dataset, and prepares its batches for training."""
-        check_labels(dataset.element_spec)
+        check_labels(spec_of(dataset))
         if class_weight is not None:
             dataset = class_weights.weighted(dataset, class_weight)
-        spec = dataset.element_spec
-        ranks = [leaf.shape.rank for leaf in keras.tree.flatten(spec)]
+        spec = spec_of(dataset)
+        ranks = [leaf.shape.rank for leaf in tensors(spec)]
         if self._ranks not in (None, ranks):
             # TensorFlow would relax the shapes of both to unknown in one trace.
             self.train_function = None

@@ -47,9 +47,9 @@ class Examples(WeighingScheme):
         engine.check_linear(self.model.source_loss)
         if not batches.is_dataset(dataset):
             return dataset
-        batches.source_and_target(dataset.element_spec)
+        batches.source_and_target(batches.spec_of(dataset))
         if self.num_replicas > 1:
-            self._check_split(dataset.element_spec)
+            self._check_split(batches.spec_of(dataset))
         sizes = [origin.num_examples for origin in origins(dataset)]
         sizes = [size for size in sizes if size is not None]
         engine.make_once(

@@ -11,6 +11,7 @@ from keras_bilevel import engine
 from keras_bilevel.data.batches import batch_size_of
 from keras_bilevel.data.batches import examples
 from keras_bilevel.data.batches import is_dataset
+from keras_bilevel.data.batches import spec_of
 from keras_bilevel.data.epochs import origins
 from keras_bilevel.schemes.scheme import WeighingScheme
 
@@ -69,7 +70,7 @@ class Shards(WeighingScheme):
     def check(self, dataset):
         if not is_dataset(dataset):
             return dataset
-        size = batch_size_of(dataset.element_spec)
+        size = batch_size_of(spec_of(dataset))
         if size is None:
             raise ValueError(
                 "Expected super-batches of one fixed size. Received: a dataset "

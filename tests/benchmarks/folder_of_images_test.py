@@ -67,7 +67,7 @@ def folder(tmp_path, monkeypatch):
 @one_pass_to_count
 def test_page_runs(folder):
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert len(blocks) == 6
+    assert len(blocks) == 5
     names = {}
     for block in blocks:
         exec(block.replace("epochs=60", "epochs=2"), names)

@@ -61,7 +61,7 @@ def test_unknown_setting_is_an_error():
 
 @pytest.mark.parametrize("name", sorted(networks.NETWORKS))
 def test_networks_end_in_logits(name):
-    network = networks.build(name, (16, 16, 3), 7)
+    network = networks.build(name, (32, 32, 3), 7)
     assert network.output_shape == (None, 7)
     assert network.layers[-1].activation.__name__ == "linear"
 

@@ -362,6 +362,7 @@ def test_soft_label_later_in_the_stream_error():
         ),
         (make_stream(*make_data()[:1]), {}, "Expected a dataset of"),
         (make_stream({"x": make_data()[0]}), {}, "Expected a dataset of"),
+        (make_stream().map(lambda *e: (*e[:2], None)), {}, "without `None`"),
         (make_stream(np.zeros(9), np.random.rand(9)), {}, "`stratify_by`"),
         (make_stream(np.zeros(9), np.ones((9, 3))), {}, "`stratify_by`"),
         (

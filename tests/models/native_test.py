@@ -535,3 +535,20 @@ def test_soft_labels_are_an_error_that_names_stratify_by():
     soft = np.full((32, 3), 1 / 3, "float32")
     with pytest.raises(ValueError, match="stratify_by"):
         compiled(tanh_network()).fit(x, soft, batch_size=16, verbose=0)
+
+
+@pytest.mark.parametrize("make", [None, kb.weighting.Soseleto])
+def test_weights_of_none_in_a_dataset_are_no_weights(make):
+    x, y = batch_of(32)
+    ids = np.arange(32)
+    models = []
+    for without in [(), (None,)]:
+        keras.utils.set_random_seed(0)
+        model = compiled(tanh_network(), make and make(32))
+        batch = (x, y, *without)
+        if make:
+            batch = ((x, y, *without, ids), (x, y, *without))
+        model.fit(tf.data.Dataset.from_tensors(batch), verbose=0)
+        models.append(model)
+    for a, b in zip(*(values(m.trainable_variables) for m in models)):
+        np.testing.assert_array_equal(a, b)

@@ -3,9 +3,9 @@
     python -m tests.saved.write
 
 writes to `tests/saved/<major.minor>`, beside them what the models predicted
-and said of themselves. Run it once per version, before its release, and never
-again: the files are worth something because an older version wrote them. Run it
-with the oldest Keras that is allowed: an older Keras does not read the files of
+and said of themselves. Files that are there stay as they are: they are worth
+something because an older version wrote them. Run it before a release, with the
+oldest Keras that is allowed: an older Keras does not read the files of
 a newer one.
 """
 
@@ -142,6 +142,11 @@ CASES = {
         kb.schedules.ConstantSchedule(0.5),
     ),
     "decoupling": lambda: selection(kb.selection.Decoupling(), None),
+    "early_learning": lambda: selection(
+        kb.selection.EarlyLearning(beta=0.5, strength=2.0, num_examples=14),
+        kb.schedules.ConstantSchedule(0.2),
+        1,
+    ),
     "s2e": lambda: selection(
         kb.selection.CoTeaching(),
         kb.schedules.S2ESchedule(
@@ -179,6 +184,8 @@ def batch_for(model):
     """Returns the one batch that a model of `CASES` is trained on."""
     x, y = arrays(12, seed=0)
     if isinstance(model, kb.SelectionModel):
+        if model.rule.remembers:
+            return x, y, None, np.arange(1, 13)
         return x, y
     if isinstance(model.weighting, kb.weighting.ShardWeighting):
         return x, y
@@ -208,6 +215,8 @@ def described(model):
         found["shares"] = [float(model.schedule(t)) for t in range(EPOCHS)]
         found["predict_with"] = model.predict_with
         found["select_per_replica"] = model.select_per_replica
+        if model.rule.remembers:
+            found["targets"] = model.rule.targets.tolist()
         return found
     found["weighting"] = part(model.weighting)
     found["stratify_by"] = model.stratify_by
@@ -259,10 +268,12 @@ def compress(path):
 def main():
     folder = FOLDER / VERSION
     folder.mkdir(exist_ok=True)
-    expected = {name: write(name, folder) for name in CASES}
-    lines = [f'"{k}": {json.dumps(v)}' for k, v in expected.items()]
-    text = "{\n" + ",\n".join(lines) + "\n}\n"
-    (folder / "expected.json").write_text(text)
+    file = folder / "expected.json"
+    expected = json.loads(file.read_text()) if file.exists() else {}
+    for name in CASES.keys() - expected.keys():
+        expected[name] = write(name, folder)
+    lines = [f'"{name}": {json.dumps(expected[name])}' for name in CASES]
+    file.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import tensorflow as tf
 from scipy.special import softmax
 
 import keras_bilevel as kb
+from tests.distribute.runs import mirrored
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(24, 4)).astype("float32")
@@ -71,10 +72,7 @@ def test_steps_are_those_of_the_paper(from_logits, options):
 
 
 def test_two_replicas_remember_as_one_does():
-    devices = tf.config.list_logical_devices("CPU")
-    if len(devices) < 2:
-        pytest.skip("needs two logical devices")
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    with mirrored(2).scope():
         model = model_of()
     model.fit(X, Y, batch_size=8, epochs=4, shuffle=False, verbose=0)
     weights, memory, _ = reference(order(4))

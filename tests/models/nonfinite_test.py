@@ -104,10 +104,15 @@ def wide(dtype=None):
 
 @pytest.mark.parametrize("make", [network, wide])
 @pytest.mark.parametrize("shard", [0, 5])
-def test_float16_overflow_lowers_the_scale_and_skips_the_step(shard, make):
+@pytest.mark.parametrize(
+    "options", [{}, {"same_dropout": True}, {"per_layer": True}], ids=str
+)
+def test_float16_overflow_lowers_the_scale_and_skips_the_step(
+    shard, options, make
+):
     inner = make("mixed_float16")
     inner.dtype_policy = keras.DTypePolicy("mixed_float16")
-    model = compiled(inner, kb.weighting.DeepBilevel(8))
+    model = compiled(inner, kb.weighting.DeepBilevel(8, **options))
     x, y = batch_of(32)
     model.train_on_batch(x, y)
     scale = float(model.optimizer.dynamic_scale)

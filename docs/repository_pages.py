@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 COPIED = {
     "benchmarks/results/*.md": "results",
     "benchmarks/results/*.png": "results",
-    "benchmarks/README.md": "project/benchmarks",
+    "benchmarks/*.md": "project/benchmarks",
     "colab/*.ipynb": "notebooks",
     "CHANGELOG.md": "project",
     "CONTRIBUTING.md": "project",

@@ -8,7 +8,7 @@ mean loss, and the product of each source example's gradient with `judge`.
 import keras
 import tensorflow as tf
 
-from keras_bilevel.engine import calls
+from keras_bilevel.engine.tensorflow import calls
 
 
 def _losses(network, x, y):

@@ -23,8 +23,8 @@ from benchmarks import costs
 from benchmarks import plans
 from benchmarks import render
 from benchmarks import runner
-from keras_bilevel.engine import at_once
-from keras_bilevel.engine import one_pass
+from keras_bilevel.engine.tensorflow import at_once
+from keras_bilevel.engine.tensorflow import one_pass
 
 EXAMPLES = 128
 WAYS = ["a pass for each shard", "one pass, a loop", "one pass, all at once"]

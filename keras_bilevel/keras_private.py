@@ -8,7 +8,11 @@ No other module of the package uses a private name.
 
 import contextlib
 
+import keras
 from keras.src.backend import AutocastScope
+from keras.src.backend import get_keras_mask
+from keras.src.backend import get_stateless_scope
+from keras.src.backend import set_keras_mask
 from keras.src.trainers.compile_utils import CompileLoss
 
 # What Keras attaches to tensors: masks of time steps, and the logits of a
@@ -66,11 +70,11 @@ def autocast(layer):
 
 def mask_of(tensor):
     """Returns the mask that Keras has given a tensor, or `None`."""
-    return getattr(tensor, "_keras_mask", None)
+    return get_keras_mask(tensor)
 
 
 def set_mask(tensor, mask):
-    tensor._keras_mask = mask
+    set_keras_mask(tensor, mask)
 
 
 def map_companions(function, tensor, result):
@@ -178,17 +182,24 @@ def share_compiled(model, network):
 class TrainerHooks:
     """Gives private hooks of `keras.Model` public names; a mixin before it."""
 
-    def wrap_step(self, step):
-        """Returns the function to run in place of a step of any kind."""
-        return step
-
     def build_on_first_batch(self, iterator, data_batch):
         """Builds model, losses and metrics before a step is traced."""
-        super()._maybe_symbolic_build(iterator, data_batch)
+        raise NotImplementedError
 
     def logs_of_epoch(self, logs):
         """Returns the logs of an epoch, from the logs of its last step."""
         return super()._get_metrics_result_or_logs(logs)
+
+    def _get_metrics_result_or_logs(self, logs):
+        return self.logs_of_epoch(logs)
+
+
+class TensorFlowHooks(TrainerHooks):
+    """The hooks of Keras' trainer for TensorFlow."""
+
+    def wrap_step(self, step):
+        """Returns the function to run in place of a step of any kind."""
+        return step
 
     def _make_function(self, step_function):
         return super()._make_function(self.wrap_step(step_function))
@@ -196,8 +207,12 @@ class TrainerHooks:
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         self.build_on_first_batch(iterator, data_batch)
 
-    def _get_metrics_result_or_logs(self, logs):
-        return self.logs_of_epoch(logs)
+
+class JaxHooks(TrainerHooks):
+    """The hooks of Keras' trainer for JAX."""
+
+    def _symbolic_build(self, iterator=None, data_batch=None):
+        self.build_on_first_batch(iterator, data_batch)
 
 
 def has_strategy(model):
@@ -207,7 +222,31 @@ def has_strategy(model):
 
 def build_symbolically(model, batch):
     """Builds model, losses and metrics for `(x, y, sample_weight)`."""
-    model._symbolic_build(data_batch=batch)
+    keras.Model._symbolic_build(model, data_batch=batch)
+
+
+def current_scope():
+    """Returns the `keras.StatelessScope` that is open, or `None`."""
+    return get_stateless_scope()
+
+
+def given_losses(model):
+    """Returns the losses of layers that Keras gives a model, a list.
+
+    With JAX they are known only within the forward pass, so that Keras hands
+    them on.
+    """
+    return model._losses_override
+
+
+@contextlib.contextmanager
+def giving_losses(model, losses):
+    """Gives a model the losses of its layers within the context."""
+    model._losses_override = losses
+    try:
+        yield
+    finally:
+        model._losses_override = []
 
 
 def without_model(callback):

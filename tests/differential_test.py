@@ -13,9 +13,9 @@ import pytest
 import tensorflow as tf
 
 import keras_bilevel as kb
-from keras_bilevel.engine import at_once
-from keras_bilevel.engine import known_layers
-from keras_bilevel.engine import one_pass
+from keras_bilevel.engine.tensorflow import at_once
+from keras_bilevel.engine.tensorflow import known_layers
+from keras_bilevel.engine.tensorflow import one_pass
 from tests import differential
 from tests.differential import BATCH
 from tests.differential import TARGET

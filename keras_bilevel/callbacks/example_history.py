@@ -6,9 +6,9 @@ from keras_bilevel.callbacks import agreement
 from keras_bilevel.callbacks import dynamics
 from keras_bilevel.callbacks import outputs
 from keras_bilevel.callbacks.example_observer import ExampleObserver
-from keras_bilevel.engine.storage import add_rows
-from keras_bilevel.engine.storage import raise_rows
-from keras_bilevel.engine.storage import read_rows
+from keras_bilevel.engine import add_rows
+from keras_bilevel.engine import raise_rows
+from keras_bilevel.engine import read_rows
 from keras_bilevel.extras import axes_or_new
 
 

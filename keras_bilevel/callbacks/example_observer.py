@@ -7,8 +7,8 @@ from keras_bilevel.callbacks import fingerprints
 from keras_bilevel.callbacks import outputs
 from keras_bilevel.callbacks.observer import Observer
 from keras_bilevel.checks import check_integer
+from keras_bilevel.engine import raise_rows
 from keras_bilevel.engine.compiled_losses import outputs_of
-from keras_bilevel.engine.storage import raise_rows
 
 
 class ExampleObserver(Observer):
@@ -33,7 +33,7 @@ class ExampleObserver(Observer):
     def forget(self):
         """Forgets what was seen, for other data."""
         for variable in self._labels():
-            variable.assign(ops.zeros_like(variable))
+            variable.assign(ops.zeros_like(variable.value))
 
     def check(self, num_examples):
         if self.num_examples is None:

@@ -12,6 +12,7 @@ from keras_bilevel.callbacks import outputs
 from keras_bilevel.callbacks.keeper import EpochCurves
 from keras_bilevel.data.batches import get_masks
 from keras_bilevel.data.batches import set_masks
+from keras_bilevel.engine import scope_of
 from keras_bilevel.engine.compiled_losses import outputs_of
 from keras_bilevel.extras import axes_or_new
 
@@ -91,7 +92,7 @@ class LabelCurves(EpochCurves):
 
     def set_model(self, model):
         super().set_model(model)
-        with model.distribute_strategy.scope():
+        with scope_of(model):
             self._predictor = _Predictor(model)
 
     def on_train_begin(self, logs=None):

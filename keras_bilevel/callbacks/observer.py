@@ -121,18 +121,21 @@ class Observer(Keeper):
             `keras.Variable`.
         """
         if name not in self._variables:
-            model = self.model
-            strategy = None if model is None else model.distribute_strategy
-            make_once(lambda: self._make(name, shape, dtype), strategy)
+            make_once(lambda: self._make(name, shape, dtype), self.model)
         return self._variables[name]
 
     def _make(self, name, shape, dtype):
-        variable = keras.Variable(
-            keras.ops.zeros(shape, dtype), trainable=False, dtype=dtype
+        self._variables[name] = keras.Variable(
+            _Restored(self._restored.pop(name, 0)),
+            shape=shape,
+            dtype=dtype,
+            trainable=False,
         )
-        if name in self._restored:
-            variable.assign(self._restored.pop(name))
-        self._variables[name] = variable
+
+    @property
+    def variables(self):
+        """All variables so far, a list of `keras.Variable`."""
+        return list(self._variables.values())
 
     def get_state(self):
         return self._values()
@@ -145,6 +148,9 @@ class Observer(Keeper):
                 self._restored[name] = value
 
     def _values(self):
+        # With JAX, Keras brings variables up to date when a callback asks for
+        # its model.
+        self.model  # noqa: B018
         variables = {name: v.numpy() for name, v in self._variables.items()}
         return {**self._restored, **variables}
 
@@ -155,3 +161,18 @@ class Observer(Keeper):
             "_variables": {},
             "_restored": self._values(),
         }
+
+
+class _Restored(keras.initializers.Initializer):
+    """Begins with values that were restored, or with zeros.
+
+    Args:
+        value: NumPy array of the variable's shape, or `0`.
+    """
+
+    def __init__(self, value):
+        self.value = value
+
+    def __call__(self, shape, dtype=None):
+        value = keras.ops.convert_to_tensor(self.value, dtype)
+        return keras.ops.broadcast_to(value, shape)

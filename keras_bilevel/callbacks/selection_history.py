@@ -4,7 +4,7 @@ import numpy as np
 from keras import ops
 
 from keras_bilevel.callbacks.example_observer import ExampleObserver
-from keras_bilevel.engine.storage import write_rows
+from keras_bilevel.engine import write_rows
 from keras_bilevel.extras import axes_or_new
 
 NOT_SEEN = -1
@@ -77,7 +77,7 @@ class SelectionHistory(ExampleObserver):
             self._epochs = list(self._so_far())
         self._epoch, self._is_restored = epoch, False
         marks = self._marks()
-        marks.assign(ops.zeros_like(marks))
+        marks.assign(ops.zeros_like(marks.value))
 
     def _so_far(self):
         current = self._marks().numpy()[:-1] - 1

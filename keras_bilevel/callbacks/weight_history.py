@@ -5,8 +5,8 @@ from keras import ops
 
 from keras_bilevel.callbacks.observer import Observer
 from keras_bilevel.checks import check_integer
-from keras_bilevel.engine.storage import write_histogram
-from keras_bilevel.engine.storage import write_rows
+from keras_bilevel.engine import write_histogram
+from keras_bilevel.engine import write_rows
 from keras_bilevel.extras import axes_or_new
 
 

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import tensorflow as tf
+from keras import ops
 
 
 def is_one_hot(labels):
@@ -71,16 +72,17 @@ def traced_class_ids(labels):
             assumed to be one-hot.
 
     Returns:
-        int64 tensor of shape `(n,)`.
+        int32 tensor of shape `(n,)`.
     """
     if keras.tree.is_nested(labels) or labels is None:
         raise _no_classes(f"y of type {type(labels).__name__}")
-    kind, shape = tf.as_dtype(labels.dtype), labels.shape
-    if shape.rank == 2 and shape[1] != 1:
-        return tf.argmax(labels, axis=1)
-    if shape[1:].as_list() not in ([], [1]) or kind.is_floating:
-        raise _no_classes(f"y of dtype {kind.name} and shape {shape}")
-    return tf.cast(tf.reshape(labels, [-1]), "int64")
+    kind = keras.backend.standardize_dtype(labels.dtype)
+    shape = tuple(labels.shape)
+    if len(shape) == 2 and shape[1] != 1:
+        return ops.argmax(labels, axis=1)
+    if shape[1:] not in ((), (1,)) or "float" in kind:
+        raise _no_classes(f"y of dtype {kind} and shape {shape}")
+    return ops.cast(ops.reshape(labels, (-1,)), "int32")
 
 
 def check_classes(labels):

@@ -1,30 +1,46 @@
-"""Everything that touches TensorFlow's tapes, replicas and state.
+"""Everything that touches gradients, replicas and state.
 
-To support another backend, replace this folder.
+What is here works for any backend. A folder for each backend of Keras has the
+rest, in modules of the same names with the same functions.
 """
 
+from keras_bilevel.engine.backend import gradients
+from keras_bilevel.engine.backend import replicas
+from keras_bilevel.engine.backend import shards
+from keras_bilevel.engine.backend import storage
+from keras_bilevel.engine.backend import training
 from keras_bilevel.engine.compiled_losses import check_linear
 from keras_bilevel.engine.compiled_losses import compile_losses
+from keras_bilevel.engine.example_losses import NEEDS
 from keras_bilevel.engine.examples import walk as walk_examples
-from keras_bilevel.engine.gradients import THREAD
-from keras_bilevel.engine.gradients import LossScale
-from keras_bilevel.engine.gradients import add_regularizers
-from keras_bilevel.engine.gradients import apply
-from keras_bilevel.engine.gradients import suspects
-from keras_bilevel.engine.gradients import without_regularizers
-from keras_bilevel.engine.replicas import MultiWorker
-from keras_bilevel.engine.replicas import check_strategy
-from keras_bilevel.engine.replicas import gather
-from keras_bilevel.engine.replicas import has_workers
-from keras_bilevel.engine.replicas import make_once
-from keras_bilevel.engine.replicas import of_workers
-from keras_bilevel.engine.replicas import reduce_sum
-from keras_bilevel.engine.selected import NEEDS
+from keras_bilevel.engine.losses import THREAD
+from keras_bilevel.engine.losses import LossScale
+from keras_bilevel.engine.losses import suspects
+from keras_bilevel.engine.losses import without_regularizers
 from keras_bilevel.engine.selected import walk as walk_selected
-from keras_bilevel.engine.shards import walk as walk_shards
 from keras_bilevel.engine.state import finite_only
 from keras_bilevel.engine.state import read
 from keras_bilevel.engine.state import seed_states
 from keras_bilevel.engine.state import write
 from keras_bilevel.engine.step import Step
-from keras_bilevel.engine.vectors import effective_units
+from keras_bilevel.engine.step import add_regularizers
+from keras_bilevel.engine.step import effective_units
+
+apply = gradients.apply
+check_strategy = replicas.check_strategy
+gather = replicas.gather
+has_workers = replicas.has_workers
+make_once = replicas.make_once
+of_workers = replicas.of_workers
+reduce_sum = replicas.reduce_sum
+replicas_of = replicas.replicas_of
+scope_of = replicas.scope_of
+walk_shards = shards.walk
+add_rows = storage.add_rows
+check_ids = storage.check_ids
+raise_rows = storage.raise_rows
+read_rows = storage.read_rows
+replace_file = storage.replace_file
+write_histogram = storage.write_histogram
+write_rows = storage.write_rows
+StepOfBackend = training.StepOfBackend

@@ -2,12 +2,13 @@
 
 import dataclasses
 
-import tensorflow as tf
+from keras import ops
 
 from keras_bilevel.data.batches import map_tensors
 from keras_bilevel.data.batches import tensors
-from keras_bilevel.engine import gradients
+from keras_bilevel.engine import losses
 from keras_bilevel.engine import state
+from keras_bilevel.engine.backend import gradients
 
 # Beyond this, sums of products of two numbers may overflow float32.
 _HUGE = 1e18
@@ -37,18 +38,18 @@ def without_bad(network, batch, scale):
     """
     parts = (batch.x, batch.y, batch.sample_weight)
     flat = tensors(parts)
-    everything = tf.ones(tf.shape(flat[0])[:1], tf.bool)
-    floats = [t for t in flat if t.dtype.is_floating]
+    everything = ops.ones(ops.shape(flat[0])[:1], "bool")
+    floats = [t for t in flat if "float" in ops.dtype(t)]
     if scale.is_dynamic or not floats:
         return batch, everything
-    suspect = tf.reduce_any([_has_extremes(t) for t in floats], axis=0)
+    suspect = ops.any(ops.stack(list(map(_has_extremes, floats))), axis=0)
 
     def replace():
         good = _find_good(network, batch, suspect)
         return good, tensors(_replaced(batch, good))
 
-    good, replaced = tf.cond(
-        tf.reduce_any(suspect), replace, lambda: (everything, flat)
+    good, replaced = ops.cond(
+        ops.any(suspect), replace, lambda: (everything, flat)
     )
     remaining = iter(replaced)
     x, y, sample_weight = map_tensors(lambda t: next(remaining), parts)
@@ -57,9 +58,9 @@ def without_bad(network, batch, scale):
 
 
 def _has_extremes(values):
-    values = tf.reshape(values, (tf.shape(values)[0], -1))
+    values = ops.reshape(values, (ops.shape(values)[0], -1))
     # The comparison is false for NaN, too.
-    return ~tf.reduce_all(tf.abs(tf.cast(values, tf.float32)) < _HUGE, axis=1)
+    return ~ops.all(ops.abs(ops.cast(values, "float32")) < _HUGE, axis=1)
 
 
 def _find_good(network, batch, suspect):
@@ -71,43 +72,45 @@ def _find_good(network, batch, suspect):
     """
     moving = state.moving_statistics(network)
     before = state.read(moving)
-    ones = tf.ones(tf.shape(suspect))
-    with tf.GradientTape() as tape:
-        tape.watch(ones)
-        loss = _loss(network, batch, ones)
-    slopes = tape.gradient(loss, ones)
-    gradients.check_weighed(network, slopes)
-    good = ~suspect | tf.math.is_finite(slopes)
-    rest = dataclasses.replace(
-        batch, **dict(zip(_PARTS, _replaced(batch, good)))
-    )
-    with tf.GradientTape() as tape:
-        loss = _loss(network, rest, tf.cast(suspect & good, tf.float32))
-    gradient = tape.gradient(loss, network.trainable_variables)
-    state.write(moving, before)
+    with gradients.apart():
+        slopes = gradients.slopes(
+            lambda weights: _loss(network, batch, weights),
+            ops.ones(ops.shape(suspect)),
+        )
+        losses.check_weighed(network, slopes)
+        good = ~suspect | ops.isfinite(slopes)
+        rest = dataclasses.replace(
+            batch, **dict(zip(_PARTS, _replaced(batch, good)))
+        )
+        counts = ops.cast(suspect & good, "float32")
+        _, _, gradient = gradients.differentiate(
+            lambda pause: (_loss(network, rest, counts), None),
+            network.trainable_variables,
+        )
+        state.write(moving, before)
     # Squares must be finite too: alignments are products of two gradients.
     squares = [
-        tf.reduce_sum(tf.square(tf.cast(tf.convert_to_tensor(g), tf.float32)))
-        for g in gradient
-        if g is not None
+        ops.sum(ops.square(ops.cast(part, "float32")))
+        for part in gradient
+        if part is not None
     ]
     return good & (~suspect | state.all_finite(squares))
 
 
 def _loss(network, batch, weights):
-    part = gradients.weighted(batch, weights)
-    return gradients.data_loss(network, part, training=False)[1]
+    part = losses.weighted(batch, weights)
+    return losses.data_loss(network, part, training=False)[1]
 
 
 def _replaced(batch, good):
     """Returns `(x, y, sample_weight)` with a good example for each bad one."""
-    row = tf.argmax(tf.cast(good, tf.int32))
+    row = ops.argmax(ops.cast(good, "int32"))
     return map_tensors(
-        lambda t: _where(good, t, tf.gather(t, row)),
+        lambda t: _where(good, t, ops.take(t, row, axis=0)),
         tuple(getattr(batch, name) for name in _PARTS),
     )
 
 
 def _where(good, values, other):
     shape = (-1, *[1] * (len(values.shape) - 1))
-    return tf.where(tf.reshape(good, shape), values, other)
+    return ops.where(ops.reshape(good, shape), values, other)

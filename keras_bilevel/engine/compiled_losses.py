@@ -13,10 +13,10 @@ import functools
 from typing import Any
 
 import keras
-import tensorflow as tf
 from keras import ops
 
 from keras_bilevel import keras_private
+from keras_bilevel.engine.backend import shapes
 
 
 def compile_losses(model, loss, loss_weights):
@@ -72,7 +72,7 @@ class PerExampleLoss(keras.losses.Loss):
         key = tuple(_kind(t) for t in keras.tree.flatten((y_true, y_pred)))
         if key not in self._ranks:
             shape = numbers_shape(self.loss, y_true, y_pred)
-            self._ranks[key] = shape.rank
+            self._ranks[key] = len(shape)
         return self._ranks[key]
 
 
@@ -238,7 +238,7 @@ def check_per_number(output):
 
 def _shape_and_size(output):
     """Returns the shape of an output's loss, and its size for each example."""
-    if tf.executing_eagerly():
+    if shapes.are_eager():
         # A user's loss may work eagerly only, so it is not traced.
         size = keras.tree.flatten(output.y_pred)[0].shape[0]
         return numbers_shape(output.loss, output.y, output.y_pred), size
@@ -274,19 +274,13 @@ def numbers_shape(loss, y, y_pred):
         y_pred: Predictions, likewise.
 
     Returns:
-        `tf.TensorShape`.
+        Tuple of integers, `None` where one is unknown.
     """
 
     def numbers(y, y_pred):
         return ops.convert_to_tensor(_numbers(loss, y, y_pred))
 
-    if tf.executing_eagerly():
-        return numbers(y, y_pred).shape
-    specs = keras.tree.map_structure(
-        lambda t: tf.TensorSpec(*_kind(t)), (y, y_pred)
-    )
-    traced = tf.function(numbers, autograph=False)
-    return traced.get_concrete_function(*specs).output_shapes
+    return shapes.of_result(numbers, y, y_pred)
 
 
 def _numbers(loss, y, y_pred):
@@ -305,11 +299,7 @@ def expanded(weights, rank):
         rank: Integer. Weights of this rank or a higher one stay as they are.
     """
     weights = ops.convert_to_tensor(weights)
-    if weights.shape.rank is None:
-        # On a second call of `evaluate` Keras may make all shapes unknown.
-        ones = tf.ones([tf.maximum(rank - tf.rank(weights), 0)], "int32")
-        shape = tf.concat([tf.shape(weights), ones], axis=0)
-        return tf.ensure_shape(tf.reshape(weights, shape), [None] * rank)
+    weights = shapes.with_rank(weights, rank)
     for _ in range(rank - len(weights.shape)):
         weights = ops.expand_dims(weights, -1)
     return weights

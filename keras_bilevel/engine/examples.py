@@ -1,18 +1,18 @@
 """The weighted gradient of examples, without storing one for each."""
 
-import tensorflow as tf
+from keras import ops
 
-from keras_bilevel.engine import alignments
 from keras_bilevel.engine import compiled_losses
-from keras_bilevel.engine import gradients
-from keras_bilevel.engine import replicas
+from keras_bilevel.engine import losses
 from keras_bilevel.engine import state
+from keras_bilevel.engine.backend import alignments
+from keras_bilevel.engine.backend import replicas
 from keras_bilevel.engine.bad_examples import without_bad
-from keras_bilevel.engine.selected import of_kept
+from keras_bilevel.engine.example_losses import of_kept
 from keras_bilevel.engine.step import Step
 from keras_bilevel.engine.step import Upper
-from keras_bilevel.engine.vectors import finite_or_zero
-from keras_bilevel.engine.vectors import normalizer
+from keras_bilevel.engine.step import finite_or_zero
+from keras_bilevel.engine.step import normalizer
 
 
 def walk(model, weighting, upper, lower, scale):
@@ -38,10 +38,10 @@ def walk(model, weighting, upper, lower, scale):
     theta = of_source & _ids(model.model)
     moving = state.moving_statistics(model, network)
     before = state.read(moving)
-    learning_rate = tf.convert_to_tensor(model.optimizer.learning_rate)
+    learning_rate = ops.convert_to_tensor(model.optimizer.learning_rate)
 
     parts = (upper.x, upper.y, upper.sample_weight)
-    y_pred, loss, own = gradients.data_gradient(model, parts, scale)
+    y_pred, loss, own = losses.data_gradient(model, parts, scale)
     # The upper-level gradient u is the mean over the targets of all replicas.
     judge = replicas.reduce_mean(
         [
@@ -54,7 +54,7 @@ def walk(model, weighting, upper, lower, scale):
     if not weighting.update_weights_first:
         weights = weighting.recall(lower.ids)
     is_known = weights is not None
-    point = tf.where(good, weights[0] if is_known else 1.0, 0.0)
+    point = ops.where(good, weights[0] if is_known else 1.0, 0.0)
     source = alignments.make(
         network, variables, lower, point, judge, scale, is_known
     )
@@ -66,7 +66,7 @@ def walk(model, weighting, upper, lower, scale):
     if source.misfit is not None:
         # A step with wrong alignments changes nothing. `fit` ends with an
         # error.
-        is_misfit = source.misfit > alignments.most_misfit(network.model)
+        is_misfit = source.misfit > losses.most_misfit(network.model)
         healthy &= ~is_misfit
     # A non-finite gradient on one replica drops the step on all of them.
     healthy = replicas.on_all(healthy)
@@ -74,7 +74,7 @@ def walk(model, weighting, upper, lower, scale):
     # Non-finite examples get weight 0 and change nothing that is remembered.
     usable = healthy & good
     statistics = {
-        name: tf.where(usable, finite_or_zero(value), 0.0)[None]
+        name: ops.where(usable, finite_or_zero(value), 0.0)[None]
         for name, value in source.statistics.items()
     }
     if weighting.has_update():
@@ -94,7 +94,7 @@ def walk(model, weighting, upper, lower, scale):
             weights = _weigh(weighting, statistics)
         # Eq. 3 of SOSELETO, if Eq. 5 came first (`update_weights_first`).
         gradient = source.at(
-            _per_mean(weighting, tf.where(usable, weights[0], 0.0))
+            _per_mean(weighting, ops.where(usable, weights[0], 0.0))
         )
         healthy &= replicas.on_all(_all_finite(gradient))
     lower_share = 1.0 if weighting.l1_normalize else replicas.num_replicas()
@@ -106,14 +106,14 @@ def walk(model, weighting, upper, lower, scale):
     ]
     shown_losses = source.statistics["loss"]
     shown_losses += finite_or_zero(source.constant)
-    has_loss = good & tf.math.is_finite(shown_losses)
+    has_loss = good & ops.isfinite(shown_losses)
     return Step(
         variables=variables,
         gradients=[
             None if g is None else scale.mask(healthy, g) for g in gradient
         ],
-        weights=tf.where(usable, weights, 0.0),
-        losses=tf.where(has_loss, shown_losses, 0.0),
+        weights=ops.where(usable, weights, 0.0),
+        losses=ops.where(has_loss, shown_losses, 0.0),
         has_loss=has_loss,
         dropped=~usable,
         batch=lower,
@@ -121,7 +121,7 @@ def walk(model, weighting, upper, lower, scale):
         upper=Upper(
             batch=upper,
             y_pred=y_pred,
-            loss=tf.where(healthy, tf.cast(loss, tf.float32), 0.0),
+            loss=ops.where(healthy, ops.cast(loss, "float32"), 0.0),
             has_loss=healthy,
         ),
         # The compiled metrics are those of the target network.
@@ -135,9 +135,9 @@ def walk(model, weighting, upper, lower, scale):
 
 
 def _of_usable(batch, y_pred, usable):
-    kept = tf.cast(usable, tf.float32)
-    factor = of_kept(kept, tf.ones_like(kept), per_replica=True)
-    return batch.y, y_pred, gradients.weighted(batch, factor)[2]
+    kept = ops.cast(usable, "float32")
+    factor = of_kept(kept, ops.ones_like(kept), per_replica=True)
+    return batch.y, y_pred, losses.weighted(batch, factor)[2]
 
 
 def _all_finite(tensors):
@@ -159,7 +159,7 @@ def _per_mean(weighting, weights):
     """Turns normalised weights, made for a sum, into factors of a mean."""
     if not weighting.l1_normalize:
         return weights
-    return weights * tf.cast(tf.shape(weights)[0], tf.float32)
+    return weights * ops.cast(ops.shape(weights)[0], "float32")
 
 
 def _divide(gradient, count):

@@ -2,7 +2,7 @@
 
 import contextlib
 
-import tensorflow as tf
+from keras import ops
 
 from keras_bilevel import keras_private
 
@@ -46,7 +46,7 @@ def seed_states(model):
 
 def read(variables):
     """Returns copies of the variables' values."""
-    return [tf.identity(variable.value) for variable in variables]
+    return [ops.copy(variable.value) for variable in variables]
 
 
 def write(variables, values):
@@ -56,7 +56,8 @@ def write(variables, values):
 
 def all_finite(values):
     """Returns whether all entries of all tensors are finite, a scalar."""
-    return tf.reduce_all([tf.reduce_all(tf.math.is_finite(v)) for v in values])
+    found = [ops.all(ops.isfinite(value)) for value in values]
+    return ops.all(ops.stack(found)) if found else ops.array(True)
 
 
 def spoiled(variables, values):
@@ -69,14 +70,14 @@ def spoiled(variables, values):
         values: List of tensors, the variables' values before the pass.
     """
     if not variables:
-        return tf.constant(False)
-    return tf.reduce_any(
-        [
-            tf.reduce_any(
-                tf.math.is_finite(value) & ~tf.math.is_finite(variable.value)
-            )
-            for variable, value in zip(variables, values)
-        ]
+        return ops.array(False)
+    return ops.any(
+        ops.stack(
+            [
+                ops.any(ops.isfinite(value) & ~ops.isfinite(variable.value))
+                for variable, value in zip(variables, values)
+            ]
+        )
     )
 
 
@@ -89,7 +90,7 @@ def restore_unless(healthy, variables, values):
         values: List of tensors, the variables' values before the pass.
     """
     for variable, value in zip(variables, values):
-        variable.assign(tf.where(healthy, variable.value, value))
+        variable.assign(ops.where(healthy, variable.value, value))
 
 
 @contextlib.contextmanager

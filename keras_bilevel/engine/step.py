@@ -1,11 +1,22 @@
-"""The results of a pass over the units of a batch."""
+"""The results of a pass over the units of a batch, and their weights."""
 
 import dataclasses
 from typing import Any
 
-import tensorflow as tf
+import numpy as np
+from keras import ops
 
+from keras_bilevel import keras_private
 from keras_bilevel.data.batches import Batch
+from keras_bilevel.engine.backend import gradients
+from keras_bilevel.engine.backend import replicas
+
+NOT_A_MULTIPLE = (
+    "Expected the number of examples in a batch to be a multiple of "
+    "num_shards={num_shards}. Received: a batch of {size}. Let `fit` "
+    "build the super-batches from arrays, or build them with "
+    "`kb.data.stratified_batches`, which drops the remainder."
+)
 
 
 @dataclasses.dataclass
@@ -67,8 +78,108 @@ class Step:
     pulls: Any = None
     is_misfit: Any = None
 
+    def all_gradients(self):
+        """Returns `gradients` with `pulls` added."""
+        if self.pulls is None:
+            return self.gradients
+        return [_add(*pair) for pair in zip(self.gradients, self.pulls)]
+
     def usable_examples(self):
         """Returns which examples were not dropped, `(batch_size,)`."""
         # A part is an example or a shard.
-        size = tf.shape(self.batch.ids)[0]
-        return tf.repeat(~self.dropped, size // tf.shape(self.dropped)[0])
+        size = ops.shape(self.batch.ids)[0]
+        return ops.repeat(~self.dropped, size // ops.shape(self.dropped)[0])
+
+
+def add_regularizers(step):
+    """Adds the weight regularisers to a step.
+
+    They count at full strength, whatever the weights of examples are. With R
+    replicas each replica adds 1/R of their gradients, since the optimizer sums
+    over replicas.
+
+    Args:
+        step: A `Step`.
+
+    Returns:
+        The step with `penalty` and `pulls`, if there are any regularisers.
+    """
+    regularized = [v for v in step.variables if v.regularizer is not None]
+    if not regularized:
+        return step
+
+    def compute(pause):
+        penalties = [ops.cast(v.regularizer(v), "float32") for v in regularized]
+        return sum(penalties) / replicas.num_replicas(), sum(penalties)
+
+    _, penalty, pulls = gradients.differentiate(compute, step.variables)
+    return dataclasses.replace(step, penalty=penalty, pulls=pulls)
+
+
+def _add(gradient, pull):
+    if pull is None:
+        return gradient
+    pull = ops.cast(gradients.dense(pull), "float32")
+    return pull if gradient is None else gradient + pull
+
+
+def normalizer(weighting, weights):
+    """Returns the factor `1 / |w|_1` of each group.
+
+    It is 0 where all weights are 0 (or `|w|_1` underflows), so that the step
+    applies a zero gradient and never a NaN.
+
+    Args:
+        weighting: A `Weighting`.
+        weights: Tensor of shape `(groups, units)`, before normalisation.
+
+    Returns:
+        Tensor of shape `(groups,)`.
+    """
+    if not weighting.l1_normalize:
+        return ops.ones_like(weights[:, 0])
+    total = replicas.reduce_sum(ops.sum(ops.abs(weights), axis=1))
+    underflows = total < np.finfo(np.float32).tiny
+    # Eq. 10: w_i / |w|_1.
+    return ops.where(underflows, 0.0, 1.0 / ops.where(underflows, 1.0, total))
+
+
+def finite_or_zero(values):
+    """Replaces values that are not finite by 0."""
+    return ops.where(ops.isfinite(values), values, 0.0)
+
+
+def effective_units(weights):
+    """Returns `|w|_1^2 / |w|_2^2` of each group, 0 where all weights are 0.
+
+    Args:
+        weights: Tensor of shape `(groups, units)`.
+
+    Returns:
+        Tensor of shape `(groups,)`; `1 / sum_i w_i^2` for normalised weights.
+    """
+    total, squares = replicas.reduce_sum(
+        [
+            ops.sum(ops.abs(weights), axis=1),
+            ops.sum(ops.square(weights), axis=1),
+        ]
+    )
+    return ops.divide_no_nan(ops.square(total), squares)
+
+
+def groups(model, per_layer):
+    """Returns a function from a variable to what names its group.
+
+    Args:
+        model: A `BilevelModel`.
+        per_layer: Boolean, one group per layer that owns variables, or one
+            group in all.
+    """
+    if not per_layer:
+        return lambda variable: None
+    owners = {
+        id(variable): position
+        for position, layer in enumerate(keras_private.all_layers(model))
+        for variable in keras_private.own_trainable_variables(layer)
+    }
+    return lambda variable: owners[id(variable)]

@@ -28,7 +28,7 @@ _OTHER_EPOCH = (
 )
 
 
-class Fitting(engine.MultiWorker):
+class Fitting(engine.StepOfBackend):
     """Gives a `keras.Model` the training of this package; a mixin.
 
     - From arrays, `fit` builds batches whose ids are the row numbers.
@@ -46,7 +46,7 @@ class Fitting(engine.MultiWorker):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        engine.check_strategy(self.distribute_strategy)
+        engine.check_strategy(self)
         self._observers = []
         self._keepers = []
         self._ranks = None
@@ -133,7 +133,7 @@ class Fitting(engine.MultiWorker):
             validation_freq=validation_freq,
         )
 
-    def train_step(self, batch):
+    def take_step(self, batch):
         """One step of any method: its gradient, then the optimizer's step."""
         parts = self.scheme.parse(batch)
         self.scheme.build(parts)
@@ -141,7 +141,7 @@ class Fitting(engine.MultiWorker):
         scale = engine.LossScale(self.optimizer)
         trackers = OutputTrackers(self)
         step = self.scheme.step(parts, scale)
-        engine.apply(self.optimizer, step, scale)
+        engine.apply(self, step, scale)
         for observer in self._observers:
             observer.observe(step)
         trackers.update(step)
@@ -157,6 +157,11 @@ class Fitting(engine.MultiWorker):
             for network, batch in parts:
                 network(batch.x, training=False)
         self.optimizer.build(self.trainable_variables)
+
+    def kept_variables(self):
+        """Returns what a step updates and Keras does not know of, a list."""
+        observed = [v for o in self._observers for v in o.variables]
+        return [*self.scheme.variables, *observed]
 
     def reset_metrics(self):
         super().reset_metrics()
@@ -180,7 +185,7 @@ class Fitting(engine.MultiWorker):
         It is drawn from NumPy's global generator, as the seed of a dataset is.
         """
         seed = np.random.randint(2**31 - 1)
-        return engine.of_workers(seed, self.distribute_strategy)[0]
+        return engine.of_workers(seed, self)[0]
 
     def _prepare(self, dataset, class_weight):
         """Checks a dataset, and prepares its batches for training."""
@@ -194,7 +199,7 @@ class Fitting(engine.MultiWorker):
             self.train_function = None
         self._ranks = ranks
         self.build_before_trace(spec)
-        if not engine.has_workers(self.distribute_strategy):
+        if not engine.has_workers(self):
             return dataset
         for origin in origins(dataset):
             self._check_agree("seed of the dataset", origin.seed, _OTHER_SEED)
@@ -202,7 +207,7 @@ class Fitting(engine.MultiWorker):
 
     def _check_agree(self, name, value, mend):
         """Raises `ValueError` if an integer differs between workers."""
-        values = engine.of_workers(value, self.distribute_strategy)
+        values = engine.of_workers(value, self)
         if len(set(values)) > 1:
             raise ValueError(
                 f"Expected the same {name} on all workers. Received: {values}. "
@@ -212,7 +217,7 @@ class Fitting(engine.MultiWorker):
     def _with_own(self, callbacks, watching, dataset):
         """Returns the user's callbacks, and those that `fit` itself needs.
 
-        Callbacks with `observe` take part in `train_step`. Callbacks with
+        Callbacks with `observe` take part in the step. Callbacks with
         `get_state` take part in saving and loading.
         """
         users = _listed(callbacks)

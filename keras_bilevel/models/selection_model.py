@@ -3,6 +3,7 @@
 import keras
 
 from keras_bilevel import engine
+from keras_bilevel import keras_private
 from keras_bilevel.checks import check_choice
 from keras_bilevel.checks import check_type
 from keras_bilevel.data.batches import get_masks
@@ -166,6 +167,9 @@ class SelectionModel(Fitting, OwnMethods, keras.Model):
 
     @property
     def losses(self):
+        given = keras_private.given_losses(self)
+        if given:
+            return given
         # The losses of the networks that predict, for `evaluate`.
         predicting = self._predicting()
         losses = [loss for network in predicting for loss in network.losses]

@@ -71,25 +71,28 @@ class OwnMethods:
         }
         if "training" in parameters:
             arguments["training"] = training
-        if not engine.THREAD.data_only:
-            return network.compute_loss(**arguments)
-        with engine.without_regularizers(network):
-            return network.compute_loss(**arguments)
+        with keras_private.giving_losses(
+            network, keras_private.given_losses(self)
+        ):
+            if not engine.THREAD.data_only:
+                return network.compute_loss(**arguments)
+            with engine.without_regularizers(network):
+                return network.compute_loss(**arguments)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         if "compute_metrics" not in self._own:
             return super().compute_metrics(x, y, y_pred, sample_weight)
         return self._judged().compute_metrics(x, y, y_pred, sample_weight)
 
-    def test_step(self, data):
+    def test_step(self, *args):
         if "test_step" not in self._own:
-            return super().test_step(data)
-        return self._judged().test_step(data)
+            return super().test_step(*args)
+        return self._judged().test_step(*args)
 
-    def predict_step(self, data):
+    def predict_step(self, *args):
         if "predict_step" not in self._own:
-            return super().predict_step(data)
-        return self._judged().predict_step(data)
+            return super().predict_step(*args)
+        return self._judged().predict_step(*args)
 
 
 class Wrapper(OwnMethods, keras.Model):
@@ -150,6 +153,9 @@ class Wrapper(OwnMethods, keras.Model):
 
     @property
     def losses(self):
+        given = keras_private.given_losses(self)
+        if given:
+            return given
         # Without those of another network that a subclass may hold.
         losses = self.model.losses
         if not engine.THREAD.data_only:
@@ -213,11 +219,11 @@ def _check_train_step(network):
 
 def _check_backend():
     backend = keras.backend.backend()
-    if backend != "tensorflow":
+    if backend not in ("jax", "tensorflow"):
         raise RuntimeError(
-            "Expected the TensorFlow backend of Keras. Received: "
+            "Expected the TensorFlow or the JAX backend of Keras. Received: "
             f"backend={backend!r}. Set the environment variable "
-            "KERAS_BACKEND=tensorflow before `import keras`."
+            "KERAS_BACKEND=tensorflow, or jax, before `import keras`."
         )
 
 
@@ -243,7 +249,7 @@ def check_trains(model):
         )
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     steps = optimizer.gradient_accumulation_steps
-    if steps and model.distribute_strategy.num_replicas_in_sync > 1:
+    if steps and engine.replicas_of(model) > 1:
         raise ValueError(
             "Expected an optimizer without `gradient_accumulation_steps` under "
             "several replicas: Keras applies it inside of a condition, where "

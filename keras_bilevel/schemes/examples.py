@@ -54,7 +54,7 @@ class Examples(WeighingScheme):
         sizes = [size for size in sizes if size is not None]
         engine.make_once(
             lambda: self.model.weighting.prepare(max(sizes, default=None)),
-            self.model.distribute_strategy,
+            self.model,
         )
         num_examples = self.model.weighting.num_examples
         if num_examples is None:
@@ -90,7 +90,7 @@ class Examples(WeighingScheme):
                 )
 
     def callbacks(self, dataset):
-        check = AlignmentCheck(self.misfits, self.model.get_source().model)
+        check = AlignmentCheck()
         is_memory = self.model.weighting.num_examples is not None
         are_positions = any(o.ids_are_positions for o in origins(dataset))
         if not (is_memory and are_positions):
@@ -105,7 +105,7 @@ class Examples(WeighingScheme):
 
     def parse(self, batch):
         source, target = batches.source_and_target(batch)
-        source.ids = batches.check_ids(
+        source.ids = engine.check_ids(
             source.ids, self.model.weighting.num_examples
         )
         return [(self.model, target), (self.model.get_source(), source)]
@@ -174,15 +174,10 @@ class AlignmentCheck(keras.callbacks.Callback):
     derivative is wrong. Such a step changes nothing. The check runs after the
     first batch of `fit` and after every epoch.
 
-    Args:
-        misfits: `keras.metrics.Sum` that counts such steps.
-        network: `keras.Model` of the source examples.
     """
 
-    def __init__(self, misfits, network):
+    def __init__(self):
         super().__init__()
-        self.misfits = misfits
-        self.network = network
         self._is_first = True
 
     def on_train_batch_end(self, batch, logs=None):
@@ -194,11 +189,12 @@ class AlignmentCheck(keras.callbacks.Callback):
         self._check()
 
     def _check(self):
-        if float(self.misfits.result()) > 0:
+        if float(self.model.scheme.misfits.result()) > 0:
+            network = self.model.get_source().model
             raise ValueError(
                 "Expected a network whose loss can be differentiated twice: "
                 "the alignments of the examples, weighted, then add up to that "
                 "of the whole loss. Received: a network where they do not; an "
                 "operation in it has a wrong second derivative. No weight was "
-                f"changed by it. {engine.suspects(self.network)}"
+                f"changed by it. {engine.suspects(network)}"
             )

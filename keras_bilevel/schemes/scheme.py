@@ -30,8 +30,14 @@ class Scheme:
         self.unseen = []
 
     @property
+    def variables(self):
+        """All variables of the scheme, a list of `keras.Variable`."""
+        metrics = [*self.metrics, *self.unseen]
+        return [v for metric in metrics for v in metric.variables]
+
+    @property
     def num_replicas(self):
-        return self.model.distribute_strategy.num_replicas_in_sync
+        return engine.replicas_of(self.model)
 
     def batches(self, part, batch_size, **options):
         """Returns the dataset of batches of `fit` on arrays.

@@ -7,7 +7,6 @@ from keras_bilevel import data
 from keras_bilevel import engine
 from keras_bilevel import keras_private
 from keras_bilevel.callbacks import agreement
-from keras_bilevel.data.batches import check_ids
 from keras_bilevel.data.batches import examples
 from keras_bilevel.data.batches import is_dataset
 from keras_bilevel.data.epochs import origins
@@ -44,6 +43,10 @@ class Selected(Scheme):
         self.dropped = keras.metrics.Sum(name="dropped_examples")
         self.metrics = [self.kept, self.dropped]
         self._num_examples = None  # Where the data of `fit` tell it.
+
+    @property
+    def variables(self):
+        return [*super().variables, self._share, self._time]
 
     def begin_epoch(self, epoch):
         self.epoch = int(epoch)
@@ -84,7 +87,7 @@ class Selected(Scheme):
                     "`fit`, or build them with `kb.data.shuffled_batches`."
                 )
             num_examples = self.model.rule.num_examples
-            batch.ids = check_ids(batch.ids, num_examples)
+            batch.ids = engine.check_ids(batch.ids, num_examples)
         return [(network, batch) for network in self.networks]
 
     def seen(self, batch):

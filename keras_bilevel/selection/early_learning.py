@@ -4,8 +4,8 @@ import keras
 from keras import ops
 
 from keras_bilevel import checks
-from keras_bilevel.engine.storage import add_rows
-from keras_bilevel.engine.storage import read_rows
+from keras_bilevel.engine import add_rows
+from keras_bilevel.engine import read_rows
 from keras_bilevel.selection.rule import Rule
 from keras_bilevel.selection.smallest import smallest
 

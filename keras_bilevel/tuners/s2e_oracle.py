@@ -10,7 +10,7 @@ import numpy as np
 from keras_bilevel.checks import check_positive
 from keras_bilevel.data.epochs import fixed_seed
 from keras_bilevel.data.epochs import generator
-from keras_bilevel.engine.storage import replace_file
+from keras_bilevel.engine import replace_file
 from keras_bilevel.keras_private import OracleHooks
 from keras_bilevel.schedules import S2ESchedule
 from keras_bilevel.schedules.schedule import PREFIX

@@ -6,8 +6,8 @@ from keras import ops
 from keras_bilevel.checks import check_integer
 from keras_bilevel.checks import check_positive
 from keras_bilevel.checks import wrong_argument
-from keras_bilevel.engine.storage import read_rows
-from keras_bilevel.engine.storage import write_rows
+from keras_bilevel.engine import read_rows
+from keras_bilevel.engine import write_rows
 from keras_bilevel.weighting.weighting import ExampleWeighting
 
 

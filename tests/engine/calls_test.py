@@ -8,8 +8,8 @@ from keras import layers
 from keras import ops
 
 import keras_bilevel as kb
-from keras_bilevel.engine import calls
-from keras_bilevel.engine import known_layers
+from keras_bilevel.engine.tensorflow import calls
+from keras_bilevel.engine.tensorflow import known_layers
 from tests.models.tools import batch_of
 from tests.models.tools import compiled
 from tests.models.tools import tanh_network

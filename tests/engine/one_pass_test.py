@@ -7,8 +7,8 @@ from keras import layers
 
 import keras_bilevel as kb
 from benchmarks import networks
-from keras_bilevel.engine import at_once
-from keras_bilevel.engine import one_pass
+from keras_bilevel.engine.tensorflow import at_once
+from keras_bilevel.engine.tensorflow import one_pass
 from tests.models.tools import batch_of
 from tests.models.tools import compiled
 from tests.models.tools import train_step

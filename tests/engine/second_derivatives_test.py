@@ -8,7 +8,7 @@ from keras import layers
 from keras import ops
 
 import keras_bilevel as kb
-from keras_bilevel.engine import known_layers
+from keras_bilevel.engine.tensorflow import known_layers
 from tests.models.tools import batched
 from tests.models.tools import values
 

@@ -9,9 +9,9 @@ import tensorflow as tf
 from keras import layers
 
 import keras_bilevel as kb
-from keras_bilevel.engine import at_once
-from keras_bilevel.engine import one_pass
-from keras_bilevel.engine import shard_norms
+from keras_bilevel.engine.tensorflow import at_once
+from keras_bilevel.engine.tensorflow import one_pass
+from keras_bilevel.engine.tensorflow import shard_norms
 from tests.distribute import runs
 from tests.models.tools import batch_of
 from tests.models.tools import compiled

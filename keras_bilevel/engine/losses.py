@@ -1,17 +1,21 @@
-"""Losses, their gradients, loss scaling, and the optimizer's step."""
+"""The losses of a network: of data alone, weighed by example, scaled."""
 
 import contextlib
-import dataclasses
 import threading
 
 import keras
-import tensorflow as tf
+from keras import ops
 
 from keras_bilevel import keras_private
 from keras_bilevel.data.batches import map_tensors
 from keras_bilevel.data.batches import tensors
-from keras_bilevel.engine import replicas
-from keras_bilevel.engine import state
+from keras_bilevel.engine.backend import gradients
+from keras_bilevel.engine.backend import replicas
+
+# The largest `misfit` that rounding explains: alignments are sums of rounded
+# products.
+_MOST_MISFIT = 1e-4
+_MOST_MISFIT_OF_HALF = 0.1
 
 
 class _Thread(threading.local):
@@ -112,7 +116,7 @@ def times(user, weights):
     if user is None:
         return weights
     ones = [1] * (len(user.shape) - 1)
-    return tf.cast(user, weights.dtype) * tf.reshape(weights, (-1, *ones))
+    return ops.cast(user, weights.dtype) * ops.reshape(weights, (-1, *ones))
 
 
 def slopes_in_weights(network, batch, y_pred):
@@ -126,13 +130,12 @@ def slopes_in_weights(network, batch, y_pred):
     Returns:
         Float32 tensor of shape `(batch_size,)`.
     """
-    ones = tf.ones(tf.shape(tensors(batch.y)[0])[:1])
-    with tf.GradientTape() as tape:
-        tape.watch(ones)
-        value = loss_of(network, weighted(batch, ones), y_pred)
-    slopes = tape.gradient(value, ones)
+    slopes = gradients.slopes(
+        lambda weights: loss_of(network, weighted(batch, weights), y_pred),
+        ops.ones(ops.shape(tensors(batch.y)[0])[:1]),
+    )
     check_weighed(network, slopes)
-    return tf.cast(slopes, tf.float32)
+    return ops.cast(slopes, "float32")
 
 
 def check_weighed(network, slopes):
@@ -157,6 +160,20 @@ def has_other_parts(network):
         return network.has_own_loss() or len(network.losses) > 0
 
 
+def most_misfit(network):
+    """Returns the largest `misfit` that rounding alone explains.
+
+    Args:
+        network: `keras.Model`.
+    """
+    halves = ("float16", "bfloat16")
+    is_half = any(
+        layer.compute_dtype in halves
+        for layer in keras_private.all_layers(network)
+    )
+    return _MOST_MISFIT_OF_HALF if is_half else _MOST_MISFIT
+
+
 def suspects(network):
     """Returns a hint which layers to check if a derivative is wrong.
 
@@ -172,7 +189,7 @@ def suspects(network):
     ]
     named = ", ".join(own) or "the operations between its layers"
     return (
-        f"Look first at {named}: write what TensorFlow cannot differentiate "
+        f"Look first at {named}: write what cannot be differentiated "
         "twice with other operations, or weigh shards instead, with "
         "`kb.weighting.DeepBilevel`."
     )
@@ -195,49 +212,15 @@ def data_gradient(model, part, scale):
         trainable variable, float32 and without the scale; `None` where the
         loss does not reach the variable.
     """
-    with tf.GradientTape() as tape:
+
+    def compute(pause):
         y_pred, loss = data_loss(model, part)
-        scaled = scale.up(loss)
-    gradients = tape.gradient(scaled, model.trainable_variables)
-    return y_pred, loss, [scale.down(g) for g in gradients]
+        return scale.up(loss), (y_pred, loss)
 
-
-def add_regularizers(step):
-    """Adds the weight regularisers to a step.
-
-    They count at full strength, whatever the weights of examples are. With R
-    replicas each replica adds 1/R of their gradients, since the optimizer sums
-    over replicas.
-
-    Args:
-        step: A `Step`.
-
-    Returns:
-        The step with `penalty` and `pulls`, if there are any regularisers.
-    """
-    with tf.GradientTape() as tape:
-        penalties = [
-            tf.cast(v.regularizer(v), tf.float32)
-            for v in step.variables
-            if v.regularizer is not None
-        ]
-        if not penalties:
-            return step
-        penalty = tf.add_n(penalties)
-        share = penalty / replicas.num_replicas()
-    pulls = tape.gradient(share, step.variables)
-    return dataclasses.replace(
-        step,
-        penalty=penalty,
-        pulls=pulls,
+    _, (y_pred, loss), gradient = gradients.differentiate(
+        compute, model.trainable_variables
     )
-
-
-def _add(gradient, penalty):
-    if penalty is None:
-        return gradient
-    penalty = tf.cast(tf.convert_to_tensor(penalty), tf.float32)
-    return penalty if gradient is None else gradient + penalty
+    return y_pred, loss, [scale.down(g) for g in gradient]
 
 
 class LossScale:
@@ -266,80 +249,15 @@ class LossScale:
     def up(self, loss):
         if self._factor is None or loss is None:
             return loss
-        return loss * tf.cast(self._factor, loss.dtype)
+        return loss * ops.cast(self._factor, loss.dtype)
 
     def down(self, gradient):
         """Returns a dense float32 gradient without the scale, or `None`."""
         if gradient is None:
             return None
-        gradient = tf.cast(tf.convert_to_tensor(gradient), tf.float32)
+        gradient = ops.cast(gradients.dense(gradient), "float32")
         return gradient if self._factor is None else gradient / self._factor
 
     def mask(self, healthy, value):
         """Returns `value`, or 0 where it is not healthy (not if dynamic)."""
-        return value if self.is_dynamic else tf.where(healthy, value, 0.0)
-
-
-def apply(optimizer, step, scale):
-    """Applies the optimizer to gradients that are summed over replicas.
-
-    The optimizer sums the replicas' parts. Before that, however, it clips each
-    part and checks whether it is finite. Both are only right for the sum, so
-    they are done here.
-
-    Args:
-        optimizer: The compiled optimizer, built.
-        step: A `Step`.
-        scale: The `LossScale`.
-    """
-    gradients = step.gradients
-    if step.pulls is not None:
-        gradients = [_add(g, p) for g, p in zip(gradients, step.pulls)]
-    if replicas.num_replicas() > 1:
-        gradients = _clipped(gradients, optimizer)
-    gradients = [scale.up(g) for g in gradients]
-    if replicas.num_replicas() > 1 and scale.is_dynamic:
-        gradients = _spread(gradients)
-    optimizer.apply(gradients, step.variables)
-
-
-def _clipped(gradients, optimizer):
-    """Clips the sum over R replicas, and returns 1/R of it on each.
-
-    This share is below the limit, so the optimizer does not clip it again.
-    """
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        optimizer = optimizer.inner_optimizer
-    clip = _clip(optimizer)
-    # With accumulation, Keras clips the accumulated gradient, not this one.
-    if clip is None or optimizer.gradient_accumulation_steps:
-        return gradients
-    count = replicas.num_replicas()
-    means = replicas.reduce_mean(gradients)
-    present = [count * g for g in means if g is not None]
-    clipped = iter(clip(present))
-    return [None if g is None else next(clipped) / count for g in gradients]
-
-
-def _clip(optimizer):
-    """Returns how an optimizer clips a list of gradients, or `None`."""
-    if optimizer.clipnorm:
-        return lambda gs: [tf.clip_by_norm(g, optimizer.clipnorm) for g in gs]
-    if optimizer.global_clipnorm:
-        most = optimizer.global_clipnorm
-        return lambda gs: tf.clip_by_global_norm(gs, most)[0]
-    if optimizer.clipvalue:
-        most = optimizer.clipvalue
-        return lambda gs: [tf.clip_by_value(g, -most, most) for g in gs]
-    return None
-
-
-def _spread(gradients):
-    """Propagates a non-finite value to all replicas.
-
-    Before it sums, a LossScaleOptimizer asks only the first replica whether to
-    skip the step.
-    """
-    finite = state.all_finite([g for g in gradients if g is not None])
-    poison = replicas.reduce_sum(tf.where(finite, 0.0, float("nan")))
-    return [None if g is None else g + poison for g in gradients]
+        return value if self.is_dynamic else ops.where(healthy, value, 0.0)

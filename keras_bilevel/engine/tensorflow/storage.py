@@ -2,6 +2,18 @@
 
 import tensorflow as tf
 
+from keras_bilevel.data import batches
+
+
+def check_ids(ids, num_examples):
+    """Returns ids that raise an error in a step if one is out of range.
+
+    Args:
+        ids: Integer tensor of shape `(batch_size,)`.
+        num_examples: Integer, or `None` if any id is valid.
+    """
+    return batches.check_ids(ids, num_examples)
+
 
 def read_rows(variable, rows):
     """Returns some rows of a variable.

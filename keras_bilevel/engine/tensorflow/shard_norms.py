@@ -14,7 +14,7 @@ import math
 import keras
 import tensorflow as tf
 
-from keras_bilevel.engine import replicas
+from keras_bilevel.engine.tensorflow import replicas
 
 
 class MixedModesError(Exception):

@@ -6,9 +6,9 @@ import tensorflow as tf
 from keras_bilevel.data.batches import get_masks
 from keras_bilevel.data.batches import map_tensors
 from keras_bilevel.data.batches import set_masks
-from keras_bilevel.engine import gradients
-from keras_bilevel.engine import replicas
+from keras_bilevel.engine import losses
 from keras_bilevel.engine import state
+from keras_bilevel.engine.tensorflow import replicas
 
 
 class OwnPasses:
@@ -40,7 +40,7 @@ class OwnPasses:
         """Returns loss and gradient of a shard, and predictions to keep."""
         part = map_tensors(lambda t: t[index], self._shards)
         state.write(self._seeds, self._first_seeds)
-        y_pred, loss, gradient = gradients.data_gradient(
+        y_pred, loss, gradient = losses.data_gradient(
             self._model, part, self._scale
         )
         return loss, gradient, {"y_pred": y_pred, "masks": get_masks(y_pred)}

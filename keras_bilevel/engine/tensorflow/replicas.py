@@ -1,11 +1,8 @@
-"""Reductions over replicas, and fixes for Keras on several workers."""
+"""Replicas: how many there are, and reductions over them."""
 
-import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_bilevel import keras_private
-from keras_bilevel.data.batches import tensors
 
 _GATHERED = (tf.int32, tf.int64)
 
@@ -89,12 +86,19 @@ def own_part(values, size):
     return values[first : first + size]
 
 
-def has_workers(strategy):
-    """Returns whether a strategy spreads over several processes.
+def replicas_of(model):
+    """Returns the number of replicas that a model trains on."""
+    return model.distribute_strategy.num_replicas_in_sync
 
-    Args:
-        strategy: A `tf.distribute.Strategy`.
-    """
+
+def scope_of(model):
+    """Returns the context in which variables for a model are created."""
+    return model.distribute_strategy.scope()
+
+
+def has_workers(model):
+    """Returns whether a model trains in several processes."""
+    strategy = model.distribute_strategy
     kind = tf.distribute.MultiWorkerMirroredStrategy
     if not isinstance(strategy, kind):
         return False
@@ -102,24 +106,26 @@ def has_workers(strategy):
     return sum(map(len, workers.values())) > 1
 
 
-def of_workers(value, strategy):
+def of_workers(value, model):
     """Gathers an integer from all workers; each of them has to call this.
 
     Args:
         value: Integer of this worker.
-        strategy: A `tf.distribute.Strategy`.
+        model: The `keras.Model` that they train.
 
     Returns:
         List of integers, the chief's first.
     """
-    if not has_workers(strategy):
+    if not has_workers(model):
         return [value]
+    strategy = model.distribute_strategy
     values = strategy.gather(tf.constant([value], tf.int64), axis=0)
     return [int(v) for v in values.numpy()]
 
 
-def check_strategy(strategy):
+def check_strategy(model):
     """Raises `ValueError` for a strategy without synchronous replicas."""
+    strategy = model.distribute_strategy
     refused = (
         tf.distribute.ParameterServerStrategy,
         tf.compat.v1.distribute.experimental.ParameterServerStrategy,
@@ -135,14 +141,14 @@ def check_strategy(strategy):
         )
 
 
-def make_once(make, strategy=None):
+def make_once(make, model=None):
     """Creates variables once for all replicas.
 
     Args:
         make: Function without arguments that creates them. It is called outside
             of graphs.
-        strategy: The `tf.distribute.Strategy` to use outside of a replica, or
-            `None` for the current one.
+        model: The `keras.Model` whose strategy to use outside of a replica, or
+            `None` for the current strategy.
     """
 
     def make_outside():
@@ -154,67 +160,7 @@ def make_once(make, strategy=None):
         # All replicas wait here until the variables exist.
         context.merge_call(lambda _: make_outside())
     else:
-        with (strategy or tf.distribute.get_strategy()).scope():
-            make_outside()
-
-
-class MultiWorker(keras_private.TrainerHooks):
-    """Fixes `keras.Model` under `tf.distribute`; a mixin."""
-
-    def build_on_first_batch(self, iterator, data_batch):
-        # Keras averages the first batch over replicas to get a single one. On
-        # several workers that fails for a structure. Also, ids are neither `x`
-        # nor `y` nor weights.
-        if not keras_private.has_strategy(self):
-            self.build_before_trace(data_batch)
-            return
-        strategy = self.distribute_strategy
-        if iterator is not None:
-            for _, _, batches in iterator:
-                data_batch = keras.tree.map_structure(
-                    lambda v: strategy.experimental_local_results(v)[0],
-                    next(batches),
-                )
-                break
+        current = tf.distribute.get_strategy()
+        strategy = current if model is None else model.distribute_strategy
         with strategy.scope():
-            keras_private.build_symbolically(self, self.scheme.seen(data_batch))
-
-    def build_before_trace(self, batch):
-        """Builds metrics and losses, unless there is a strategy.
-
-        Args:
-            batch: A batch, or its `element_spec`. Nothing is built if shapes or
-                types are unknown.
-        """
-        leaves = tensors(batch)
-        if keras_private.has_strategy(self) or self.run_eagerly:
-            return
-        if batch is not None and all(_is_known(leaf) for leaf in leaves):
-            keras_private.build_symbolically(self, self.scheme.seen(batch))
-
-    def wrap_step(self, step_function):
-        # On several workers Keras averages logs along axis 0, which scalars do
-        # not have: https://github.com/keras-team/keras/issues/20585.
-        is_spread = has_workers(self.distribute_strategy)
-
-        def step(data):
-            # If a dataset ends unexpectedly, operations that need no data would
-            # run once more, such as counting iterations.
-            leaves = filter(tf.is_tensor, keras.tree.flatten(data))
-            with tf.control_dependencies(list(leaves)):
-                logs = step_function(data)
-            if not is_spread:
-                return logs
-            return keras.tree.map_structure(
-                lambda log: tf.convert_to_tensor(log)[None], logs
-            )
-
-        return step
-
-
-def _is_known(leaf):
-    """Whether Keras can make a symbolic tensor like this one."""
-    if isinstance(leaf, np.ndarray):
-        return leaf.dtype.kind in "biuf"
-    is_dense = isinstance(leaf, (tf.Tensor, tf.TensorSpec))
-    return is_dense and leaf.shape.rank is not None
+            make_outside()

@@ -5,18 +5,23 @@ each gradient is added to a running sum immediately, so that memory does not
 grow with the number of shards.
 """
 
+import functools
+
 import keras
 import tensorflow as tf
 
 from keras_bilevel.data.batches import map_tensors
 from keras_bilevel.data.batches import tensors
-from keras_bilevel.engine import one_pass
-from keras_bilevel.engine import replicas
-from keras_bilevel.engine import shard_norms
 from keras_bilevel.engine import state
-from keras_bilevel.engine import vectors
-from keras_bilevel.engine.own_passes import OwnPasses
+from keras_bilevel.engine.step import NOT_A_MULTIPLE
 from keras_bilevel.engine.step import Step
+from keras_bilevel.engine.step import finite_or_zero
+from keras_bilevel.engine.step import normalizer
+from keras_bilevel.engine.tensorflow import one_pass
+from keras_bilevel.engine.tensorflow import replicas
+from keras_bilevel.engine.tensorflow import shard_norms
+from keras_bilevel.engine.tensorflow import vectors
+from keras_bilevel.engine.tensorflow.own_passes import OwnPasses
 
 
 def walk(model, weighting, batch, scale):
@@ -220,7 +225,7 @@ class _Shards:
         """Normalises the weights and collects the results of all shards."""
         weights = tf.transpose(lower["weights"])
         # 1 / |w|_1 multiplies the sum: single gradients are gone by now.
-        factors = vectors.normalizer(self.weighting, weights)
+        factors = normalizer(self.weighting, weights)
         split = slice(self.weighting.num_validation_shards, None)
         # Eq. 11 for `passes.whole`.
         whole = self._whole_sums(weights * factors[:, None], split)
@@ -243,7 +248,7 @@ class _Shards:
         return Step(
             variables=variables,
             gradients=[own.get(id(v), g) for v, g in zip(variables, summed)],
-            weights=vectors.finite_or_zero(weights * factors[:, None]),
+            weights=finite_or_zero(weights * factors[:, None]),
             losses=tf.where(healthy, loss, 0.0),
             has_loss=healthy,
             dropped=~healthy,
@@ -265,12 +270,7 @@ def _passes(model, weighting, shards, scale):
 def _cut(batch, num_shards):
     """Reshapes `(num_shards * shard_size, ...)` to one row per shard."""
     parts = (batch.x, batch.y, batch.sample_weight)
-    message = (
-        "Expected the number of examples in a batch to be a multiple of "
-        f"num_shards={num_shards}. Received: a batch of {{size}}. Let `fit` "
-        "build the super-batches from arrays, or build them with "
-        "`kb.data.stratified_batches`, which drops the remainder."
-    )
+    message = functools.partial(NOT_A_MULTIPLE.format, num_shards=num_shards)
     for tensor in tensors(parts):
         size = tensor.shape[0]
         if size is None:
@@ -278,10 +278,10 @@ def _cut(batch, num_shards):
             tf.debugging.assert_equal(
                 tf.shape(tensor)[0] % num_shards,
                 0,
-                message.format(size="another size"),
+                message(size="another size"),
             )
         elif size % num_shards:
-            raise ValueError(message.format(size=size))
+            raise ValueError(message(size=size))
     return map_tensors(
         lambda t: tf.reshape(t, (num_shards, -1, *t.shape[1:])), parts
     )

@@ -2,11 +2,9 @@
 
 import math
 
-import numpy as np
 import tensorflow as tf
 
-from keras_bilevel import keras_private
-from keras_bilevel.engine import replicas
+from keras_bilevel.engine.step import groups
 
 
 class Packing:
@@ -111,24 +109,6 @@ def weighted_sum(stacked, weights):
     return [tf.tensordot(weights[g], x, 1) for g, x in enumerate(stacked)]
 
 
-def groups(model, per_layer):
-    """Returns a function from a variable to what names its group.
-
-    Args:
-        model: A `BilevelModel`.
-        per_layer: Boolean, one group per layer that owns variables, or one
-            group in all.
-    """
-    if not per_layer:
-        return lambda variable: None
-    owners = {
-        id(variable): position
-        for position, layer in enumerate(keras_private.all_layers(model))
-        for variable in keras_private.own_trainable_variables(layer)
-    }
-    return lambda variable: owners[id(variable)]
-
-
 # Measured in benchmarks/speed.py: unrolled turns are up to a quarter faster
 # (networks of many small operations), but memory and trace time grow with
 # their number and size; a `tf.while_loop` keeps both constant.
@@ -188,47 +168,3 @@ def _looped(body, carry, turns, like):
         maximum_iterations=turns,
     )
     return carry, tf.nest.map_structure(lambda array: array.stack(), arrays)
-
-
-def normalizer(weighting, weights):
-    """Returns the factor `1 / |w|_1` of each group.
-
-    It is 0 where all weights are 0 (or `|w|_1` underflows), so that the step
-    applies a zero gradient and never a NaN.
-
-    Args:
-        weighting: A `Weighting`.
-        weights: Tensor of shape `(groups, units)`, before normalisation.
-
-    Returns:
-        Tensor of shape `(groups,)`.
-    """
-    if not weighting.l1_normalize:
-        return tf.ones_like(weights[:, 0])
-    total = replicas.reduce_sum(tf.reduce_sum(tf.abs(weights), axis=1))
-    underflows = total < np.finfo(np.float32).tiny
-    # Eq. 10: w_i / |w|_1.
-    return tf.where(underflows, 0.0, 1.0 / tf.where(underflows, 1.0, total))
-
-
-def finite_or_zero(values):
-    """Replaces values that are not finite by 0."""
-    return tf.where(tf.math.is_finite(values), values, 0.0)
-
-
-def effective_units(weights):
-    """Returns `|w|_1^2 / |w|_2^2` of each group, 0 where all weights are 0.
-
-    Args:
-        weights: Tensor of shape `(groups, units)`.
-
-    Returns:
-        Tensor of shape `(groups,)`; `1 / sum_i w_i^2` for normalised weights.
-    """
-    total, squares = replicas.reduce_sum(
-        [
-            tf.reduce_sum(tf.abs(weights), axis=1),
-            tf.reduce_sum(tf.square(weights), axis=1),
-        ]
-    )
-    return tf.math.divide_no_nan(tf.square(total), squares)

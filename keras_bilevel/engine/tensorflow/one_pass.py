@@ -16,13 +16,13 @@ import tensorflow as tf
 from keras_bilevel.data.batches import map_rows
 from keras_bilevel.data.batches import map_tensors
 from keras_bilevel.data.batches import unstack
-from keras_bilevel.engine import at_once
-from keras_bilevel.engine import calls
-from keras_bilevel.engine import gradients
-from keras_bilevel.engine import known_layers
-from keras_bilevel.engine import shard_norms
+from keras_bilevel.engine import losses
 from keras_bilevel.engine import state
-from keras_bilevel.engine import vectors
+from keras_bilevel.engine.step import groups
+from keras_bilevel.engine.tensorflow import at_once
+from keras_bilevel.engine.tensorflow import calls
+from keras_bilevel.engine.tensorflow import known_layers
+from keras_bilevel.engine.tensorflow import shard_norms
 
 
 def can_share(model, weighting):
@@ -89,11 +89,11 @@ class OnePass:
                 lambda t: tf.reshape(t, (-1, *t.shape[2:])), shards[0]
             )
             self._y_pred = model(x, training=True)
-            losses = self._losses_of_shards(model, shards)
-            total = scale.up(tf.add_n(losses))
+            parts = self._losses_of_shards(model, shards)
+            total = scale.up(tf.add_n(parts))
         # A shard that would spoil moving averages is not finite.
         self._losses = tf.where(
-            self._norms.finite(), tf.stack(losses), float("nan")
+            self._norms.finite(), tf.stack(parts), float("nan")
         )
         normal, copies = self._norms.copies_of(self._variables)
         deltas, slopes = tape.gradient(
@@ -116,20 +116,20 @@ class OnePass:
             self._calls = pairs
         else:
             self._take_apart(pairs)
-            self._stack(vectors.groups(model, weighting.per_layer))
+            self._stack(groups(model, weighting.per_layer))
         self.num_calls = len(self._calls)
 
     def _losses_of_shards(self, model, shards):
         trackers = state.loss_trackers(model)
-        losses = []
+        found = []
         for part, y_pred in zip(
             unstack(shards, self._count),
             unstack(map_rows(self._cut, self._y_pred), self._count),
         ):
             # A non-finite shard must not stay in the loss trackers of outputs.
             with state.finite_only(trackers):
-                losses.append(gradients.data_loss_of(model, part, y_pred))
-        return losses
+                found.append(losses.data_loss_of(model, part, y_pred))
+        return found
 
     def _cut(self, batch):
         """Reshapes one batch to `(num_shards, shard_size, ...)`."""

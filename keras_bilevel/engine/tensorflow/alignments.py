@@ -7,37 +7,18 @@ upper-level gradient u with the gradient of example j's part of the loss.
 
 import tensorflow as tf
 
-from keras_bilevel import keras_private
-from keras_bilevel.engine import calls
-from keras_bilevel.engine import gradients
-from keras_bilevel.engine import known_layers
-from keras_bilevel.engine import replicas
-from keras_bilevel.engine import second_derivatives
+from keras_bilevel.engine import affine
+from keras_bilevel.engine import losses
+from keras_bilevel.engine.tensorflow import calls
+from keras_bilevel.engine.tensorflow import known_layers
+from keras_bilevel.engine.tensorflow import replicas
+from keras_bilevel.engine.tensorflow import second_derivatives
 
 # Negligible in float32 beside any other weight. Not 0, so that the deltas of
 # the example survive.
 _ALMOST_ZERO = 2.0**-40
 
-# The largest `misfit` that rounding explains: alignments are sums of rounded
-# products.
-_MOST_MISFIT = 1e-4
-_MOST_MISFIT_OF_HALF = 0.1
-
 second_derivatives.register()
-
-
-def most_misfit(network):
-    """Returns the largest `misfit` that rounding alone explains.
-
-    Args:
-        network: `keras.Model`.
-    """
-    halves = ("float16", "bfloat16")
-    is_half = any(
-        layer.compute_dtype in halves
-        for layer in keras_private.all_layers(network)
-    )
-    return _MOST_MISFIT_OF_HALF if is_half else _MOST_MISFIT
 
 
 def make(network, variables, batch, point, judge, scale, is_final):
@@ -75,41 +56,7 @@ def make(network, variables, batch, point, judge, scale, is_final):
     return _Double(*arguments)
 
 
-class _Pass:
-    misfit = None
-
-    def _compare(self, alignment, projection, gradient):
-        """Sets `misfit`, how far s(w) is from sum_j w_j ds/dw_j.
-
-        Args:
-            alignment: Tensor of shape `(source_size,)`, ds/dw.
-            projection: Scalar, s(w) = <grad L(w), u> with |u| = 1.
-            gradient: List with the gradient of L(w).
-        """
-        weighed = self._point * alignment
-        length = tf.linalg.global_norm([g for g in gradient if g is not None])
-        scale = length + tf.reduce_sum(tf.abs(weighed))
-        self.misfit = tf.math.divide_no_nan(
-            tf.abs(tf.reduce_sum(weighed) - projection), scale
-        )
-
-    def _read(self, loss, slopes, alignment):
-        """Sets `statistics` and `constant`.
-
-        The loss is affine in w. So its derivatives dL/dw_j, the slopes, are the
-        losses of the examples divided by their number.
-        """
-        count = tf.cast(tf.shape(self._point)[0], tf.float32)
-        self.statistics = {
-            "alignment": alignment * count,
-            "loss": slopes * count,
-        }
-        self.constant = tf.cast(loss, tf.float32) - tf.reduce_sum(
-            tf.math.multiply_no_nan(slopes, self._point)
-        )
-
-
-class _Double(_Pass):
+class _Double(affine.AffinePass):
     """Double back-propagation, for any network."""
 
     def __init__(
@@ -120,7 +67,7 @@ class _Double(_Pass):
         self._scale = scale
         # u is scaled to length 1: in float16 the derivatives along a short u
         # would underflow.
-        length = _length(judge)
+        length = affine.length_or_one(judge)
         judge = [None if u is None else u / length for u in judge]
         with tf.GradientTape(
             persistent=True, watch_accessed_variables=not is_final
@@ -128,28 +75,28 @@ class _Double(_Pass):
             self._outer.watch(point)
             with tf.GradientTape() as inner:
                 inner.watch(point)
-                self.y_pred, loss = gradients.data_loss(
-                    network, gradients.weighted(batch, point)
+                self.y_pred, loss = losses.data_loss(
+                    network, losses.weighted(batch, point)
                 )
                 scaled = scale.up(loss)
             self._slopes, gradient = inner.gradient(scaled, (point, variables))
-            gradients.check_weighed(network, self._slopes)
+            losses.check_weighed(network, self._slopes)
             # The loss scale is divided out only after the second derivative.
             gradient = [_dense(g) for g in gradient]
-            projection = _inner_product(gradient, judge)
+            projection = affine.inner_product(gradient, judge)
         try:
             alignment = scale.down(self._outer.gradient(projection, point))
         except LookupError as error:
             raise ValueError(
                 "Expected operations that can be differentiated twice. "
-                f"Received: {error}. {gradients.suspects(network.model)}"
+                f"Received: {error}. {losses.suspects(network.model)}"
             ) from error
         self.gradient = [scale.down(g) for g in gradient]
         self.evidence = self.gradient
         # Synchronised layers mix the examples of all replicas. Then the
         # alignments of one replica do not add up to its own s(w).
         is_spread = replicas.meet_in(network.model)
-        if not (is_spread or gradients.has_other_parts(network)):
+        if not (is_spread or losses.has_other_parts(network)):
             self._compare(alignment, scale.down(projection), self.gradient)
         self._read(loss, scale.down(self._slopes), alignment * length)
 
@@ -165,7 +112,7 @@ class _Double(_Pass):
         ]
 
 
-class _ByCalls(_Pass):
+class _ByCalls(affine.AffinePass):
     """One backward pass, for networks in which no layer mixes examples.
 
     Example j's alignment is <delta_j, d call(a_j; theta) / d theta . u>, summed
@@ -187,8 +134,8 @@ class _ByCalls(_Pass):
             calls.recorded(network.model, variables) as recorded,
         ):
             tape.watch(point)
-            self.y_pred, loss = gradients.data_loss(
-                network, gradients.weighted(batch, point)
+            self.y_pred, loss = losses.data_loss(
+                network, losses.weighted(batch, point)
             )
         # One call for all of them, so that deltas need not be kept in memory
         # until a second backward pass.
@@ -200,7 +147,7 @@ class _ByCalls(_Pass):
                 variables if is_final else [],
             ),
         )
-        gradients.check_weighed(network, slopes)
+        losses.check_weighed(network, slopes)
         self._calls = [
             pair for pair in zip(recorded, deltas) if pair[1] is not None
         ]
@@ -215,10 +162,10 @@ class _ByCalls(_Pass):
         if is_final:
             self.gradient = [scale.down(g) for g in gradient]
             self.evidence = self.gradient
-            length = _length(judge)
+            length = affine.length_or_one(judge)
             self._compare(
                 alignment / point / length,
-                _inner_product(self.gradient, judge) / length,
+                affine.inner_product(self.gradient, judge) / length,
                 self.gradient,
             )
         else:
@@ -244,22 +191,6 @@ def _products_of_rows(a, b):
     return tf.reduce_sum(
         tf.cast(a, tf.float32) * tf.cast(b, tf.float32),
         axis=list(range(1, len(a.shape))),
-    )
-
-
-def _length(judge):
-    """Returns |u|, or 1 where u is 0."""
-    length = tf.linalg.global_norm([u for u in judge if u is not None])
-    return tf.where(length > 0, length, 1.0)
-
-
-def _inner_product(a, b):
-    return tf.add_n(
-        [
-            tf.reduce_sum(x * y)
-            for x, y in zip(a, b)
-            if x is not None and y is not None
-        ]
     )
 
 

@@ -1,0 +1,1 @@
+"""The engine of JAX: transformations of functions of state."""

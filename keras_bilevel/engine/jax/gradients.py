@@ -1,0 +1,142 @@
+"""Gradients of functions of variables, and the optimizer's step."""
+
+import contextlib
+
+import jax
+
+from keras_bilevel.data.batches import get_masks
+from keras_bilevel.data.batches import set_masks
+from keras_bilevel.engine.jax import scope
+
+
+def differentiate(function, variables):
+    """Differentiates what a function computes, in variables.
+
+    What the function updates is kept.
+
+    Args:
+        function: Callable of `pause` that returns a scalar and anything else.
+            `pause()` is a context of which nothing is differentiated.
+        variables: List of `keras.Variable`.
+
+    Returns:
+        Tuple of the scalar, of anything else, and of a list with the gradient
+        of each variable.
+    """
+    run = Traced(lambda: function(contextlib.nullcontext), variables)
+    found, gradient = jax.value_and_grad(run, has_aux=True)(run.point())
+    value, (found, changes) = found
+    run.keep(changes)
+    return value, unpacked(found), gradient
+
+
+class Traced:
+    """A function without arguments as one of the values of variables.
+
+    Args:
+        function: Callable that returns a value and anything else. It runs in a
+            `Scope` of its own.
+        variables: List of `keras.Variable`.
+        values: What that scope begins with. Defaults to `None`: the values of
+            the scope that is open.
+    """
+
+    def __init__(self, function, variables, values=None):
+        self._function = function
+        self._variables = variables
+        self._values = scope.values() if values is None else values
+        self.scope = None
+
+    def point(self):
+        """Returns the values of the variables, a list."""
+        return [variable.value for variable in self._variables]
+
+    def __call__(self, point):
+        """Returns the value, and a tuple of anything else and changes."""
+        ids = map(id, self._variables)
+        with scope.Scope({**self._values, **dict(zip(ids, point))}) as inner:
+            value, found = self._function()
+        self.scope = inner
+        return value, (packed(found), inner.changes())
+
+    def keep(self, changes):
+        """Keeps the changes that a call has returned."""
+        self.scope.state_mapping.update(changes)
+        scope.keep(self.scope)
+
+
+def packed(found):
+    """Returns a structure with the masks of its tensors.
+
+    Keras attaches masks to tensors, which a transformation would lose.
+    """
+    return found, get_masks(found)
+
+
+def unpacked(found):
+    """Returns a structure from what `packed` returned."""
+    return set_masks(*found)
+
+
+def slopes(function, weights):
+    """Returns the derivative of a function of weights, `None` if it has none.
+
+    Args:
+        function: Callable of a tensor of the shape of `weights` to a scalar.
+        weights: Tensor.
+    """
+
+    def run(weights):
+        with apart():
+            return function(weights)
+
+    return jax.grad(run)(weights) if _depends(run, weights) else None
+
+
+def _depends(function, weights):
+    """Returns whether the result of a function depends on its argument.
+
+    The derivative would be 0 if not.
+    """
+    traced = jax.make_jaxpr(function)(weights).jaxpr
+    reached = set(traced.invars)
+    for equation in traced.eqns:
+        if any(_is_in(variable, reached) for variable in equation.invars):
+            reached.update(equation.outvars)
+    return any(_is_in(variable, reached) for variable in traced.outvars)
+
+
+def _is_in(variable, variables):
+    # Literals, which have values, cannot be hashed.
+    return not hasattr(variable, "val") and variable in variables
+
+
+def apart():
+    """Returns a context that a pass runs in whose updates are taken back."""
+    return scope.copied()
+
+
+def dense(gradient):
+    """Returns a gradient as a tensor: with JAX it always is one."""
+    return gradient
+
+
+def apply(model, step, scale):
+    """Applies the optimizer to the gradients of a step.
+
+    Args:
+        model: The `keras.Model` that is trained, its optimizer built.
+        step: A `Step`.
+        scale: The `LossScale`.
+    """
+    optimizer = model.optimizer
+    gradients = dict(zip(map(id, step.variables), step.all_gradients()))
+    variables = model.trainable_variables
+    updated = optimizer.stateless_apply(
+        [variable.value for variable in optimizer.variables],
+        [scale.up(gradients[id(variable)]) for variable in variables],
+        [variable.value for variable in variables],
+    )
+    for group, values in zip((variables, optimizer.variables), updated):
+        for variable, value in zip(group, values):
+            variable.assign(value)

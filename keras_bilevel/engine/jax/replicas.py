@@ -1,0 +1,77 @@
+"""Replicas: with JAX there is one, which all devices share.
+
+Under `keras.distribution.DataParallel` a step is written for the whole batch,
+and JAX divides its work.
+"""
+
+import contextlib
+
+
+def num_replicas():
+    """Returns the number of replicas."""
+    return 1
+
+
+def meet_in(network):
+    """Returns whether layers of a network wait for other replicas."""
+    return False
+
+
+def reduce_sum(values):
+    """Sums a structure of tensors over all replicas."""
+    return values
+
+
+def reduce_mean(values):
+    """Averages a list of tensors over all replicas."""
+    return values
+
+
+def on_all(condition):
+    """Returns whether a boolean scalar is true on every replica."""
+    return condition
+
+
+def gather(values):
+    """Concatenates tensors of shape `(batch, ...)` over all replicas."""
+    return values
+
+
+def own_part(values, size):
+    """Returns this replica's rows of what `gather` returned."""
+    return values
+
+
+def replicas_of(model):
+    """Returns the number of replicas that a model trains on."""
+    return 1
+
+
+def scope_of(model):
+    """Returns the context in which variables for a model are created."""
+    return contextlib.nullcontext()
+
+
+def has_workers(model):
+    """Returns whether a model trains in several processes."""
+    return False
+
+
+def of_workers(value, model):
+    """Gathers an integer from all workers, a list."""
+    return [value]
+
+
+def check_strategy(model):
+    """Raises `ValueError` for a strategy without synchronous replicas."""
+
+
+def make_once(make, model=None):
+    """Creates variables once for all replicas.
+
+    Args:
+        make: Function without arguments that creates them. If it is called
+            while a step is traced, Keras gives them values after that.
+        model: Not needed here.
+    """
+    make()

@@ -1,0 +1,206 @@
+"""One weighted gradient from the shards of a super-batch."""
+
+import math
+
+import jax
+from jax import numpy as jnp
+
+from keras_bilevel.data.batches import map_tensors
+from keras_bilevel.data.batches import tensors
+from keras_bilevel.engine import step
+from keras_bilevel.engine.jax.passes import Passes
+
+# How many numbers the gradients of all shards may have to be held together:
+# 512 MiB in float32.
+_MOST_NUMBERS = 2**27
+
+
+def walk(model, weighting, batch, scale):
+    """Computes the weighted sum of the gradients of a super-batch's shards.
+
+    Args:
+        model: A built `BilevelModel`.
+        weighting: A `ShardWeighting`.
+        batch: A `Batch` of `num_shards * shard_size` examples, shard after
+            shard, validation shards first.
+        scale: The `LossScale`.
+
+    Returns:
+        A `Step`.
+    """
+    variables = model.trainable_variables
+    shards = _cut(batch, weighting.num_shards)
+    passes = Passes(model, weighting, shards, scale)
+    weigher = _Weigher(model, weighting, scale)
+    numbers = weighting.num_shards * sum(math.prod(v.shape) for v in variables)
+    if numbers <= _MOST_NUMBERS or "gram" in weighting.statistics:
+        seen = passes.all(shards)
+        weights, total = weigher.of_all(seen)
+    else:
+        seen, weights, total = weigher.in_turn(passes, shards)
+    # 1 / |w|_1 multiplies the sum, as single gradients may be gone by now.
+    factors = step.normalizer(weighting, weights)
+    return step.Step(
+        variables=variables,
+        gradients=weigher.scaled(total, factors),
+        weights=step.finite_or_zero(weights * factors[:, None]),
+        losses=jnp.where(seen.healthy, seen.losses, 0.0),
+        has_loss=seen.healthy,
+        dropped=~seen.healthy,
+        batch=batch,
+        y_pred=seen.predictions(),
+    )
+
+
+class _Weigher:
+    """Compares, weighs and sums gradients, each group of variables by itself.
+
+    Args:
+        model: A built `BilevelModel`.
+        weighting: A `ShardWeighting`.
+        scale: The `LossScale`.
+    """
+
+    def __init__(self, model, weighting, scale):
+        self._weighting = weighting
+        self._scale = scale
+        self._split = weighting.num_validation_shards
+        group_of = step.groups(model, weighting.per_layer)
+        numbers = {}
+        self._groups = [
+            numbers.setdefault(group_of(variable), len(numbers))
+            for variable in model.trainable_variables
+        ]
+        self._count = len(numbers)
+
+    def of_all(self, seen):
+        """Weighs gradients that are all there.
+
+        Args:
+            seen: A `Seen` of all shards.
+
+        Returns:
+            Tuple of the weights of the lower shards, `(groups, shards)`, and of
+            their weighted sum, both not normalised.
+        """
+        judge = self._judge(seen)
+        lower = jax.tree.map(lambda t: t[self._split :], seen)
+        gradient = self._masked(lower)
+        weights = self._weigh(
+            lower.healthy,
+            lower.losses[None],
+            # <g_v, g_i>, the numerator of Eq. 10.
+            alignment=jax.vmap(lambda g: self._products(g, judge))(gradient).T,
+            norm=jax.vmap(lambda g: self._products(g, g))(gradient).T,
+            gram=self._gram(gradient),
+        )
+        # Eq. 11.
+        total = [
+            jnp.tensordot(weights[group], g, 1)
+            for group, g in zip(self._groups, gradient)
+        ]
+        return weights, total
+
+    def in_turn(self, passes, shards):
+        """Weighs each shard in its turn, so that one gradient is held.
+
+        Args:
+            passes: The `Passes`.
+            shards: As for `Passes`.
+
+        Returns:
+            Tuple of a `Seen` of all shards, without gradients, and of what
+            `of_all` returns.
+        """
+        first, rest = (
+            map_tensors(lambda t, part=part: t[part], shards)
+            for part in (slice(self._split), slice(self._split, None))
+        )
+        now, upper = jax.lax.scan(passes.turn, passes.start(), first)
+        judge = self._judge(upper)
+
+        def turn(carry, part):
+            now, total = carry
+            now, seen = passes.turn(now, part)
+            one = jax.tree.map(lambda t: t[None], seen)
+            gradient = [g[0] for g in self._masked(one)]
+            weights = self._weigh(
+                one.healthy,
+                one.losses[None],
+                alignment=self._products(gradient, judge)[:, None],
+                norm=self._products(gradient, gradient)[:, None],
+            )[:, 0]
+            part = self.scaled(gradient, weights)
+            total = [t + p for t, p in zip(total, part)]
+            seen.gradient = []
+            return (now, total), (seen, weights)
+
+        zeros = [jnp.zeros_like(g) for g in judge]
+        (now, total), (lower, weights) = jax.lax.scan(turn, (now, zeros), rest)
+        passes.settle(now)
+        upper.gradient = []
+        seen = jax.tree.map(lambda *t: jnp.concatenate(t), upper, lower)
+        return seen, weights.T, total
+
+    def scaled(self, gradient, factors):
+        """Multiplies each group by its factor; 0 gives 0 in any case."""
+        return [
+            jnp.where(factors[group] != 0, g * factors[group], 0.0)
+            for group, g in zip(self._groups, gradient)
+        ]
+
+    def _judge(self, seen):
+        """Returns the sum of the gradients of the validation shards."""
+        upper = jax.tree.map(lambda t: t[: self._split], seen)
+        return [jnp.sum(g, axis=0) for g in self._masked(upper)]
+
+    def _masked(self, seen):
+        """Returns the gradients of shards, 0 for those that are not healthy."""
+        return [
+            self._scale.mask(seen.healthy.reshape((-1, *[1] * (g.ndim - 1))), g)
+            for g in seen.gradient
+        ]
+
+    def _weigh(self, healthy, loss, **statistics):
+        """Returns the weights of shards, `(groups, shards)`."""
+        statistics["loss"] = self._scale.mask(healthy, loss)
+        weights = self._weighting.call(
+            **{name: statistics[name] for name in self._weighting.statistics}
+        )
+        weights = jnp.broadcast_to(weights, (self._count, len(healthy)))
+        return self._scale.mask(healthy, weights)
+
+    def _products(self, a, b):
+        """Returns the inner product in each group, `(groups,)`."""
+        sums = [0.0] * self._count
+        for group, x, y in zip(self._groups, a, b):
+            sums[group] += jnp.vdot(x, y)
+        return jnp.stack(sums)
+
+    def _gram(self, gradient):
+        """Returns the inner products among shards, `(groups, shards, shards)`.
+
+        `None` where nothing asks for them.
+        """
+        if "gram" not in self._weighting.statistics:
+            return None
+        sums = [0.0] * self._count
+        for group, g in zip(self._groups, gradient):
+            rows = g.reshape((len(g), -1))
+            sums[group] += rows @ rows.T
+        return jnp.stack(sums)
+
+
+def _cut(batch, num_shards):
+    """Reshapes `(num_shards * shard_size, ...)` to one row per shard."""
+    parts = (batch.x, batch.y, batch.sample_weight)
+    for tensor in tensors(parts):
+        if tensor.shape[0] % num_shards:
+            raise ValueError(
+                step.NOT_A_MULTIPLE.format(
+                    num_shards=num_shards, size=tensor.shape[0]
+                )
+            )
+    return map_tensors(
+        lambda t: t.reshape((num_shards, -1, *t.shape[1:])), parts
+    )

@@ -1,0 +1,1 @@
+"""The engine of TensorFlow: tapes, graphs and strategies."""

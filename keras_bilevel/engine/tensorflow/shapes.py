@@ -1,0 +1,47 @@
+"""Shapes of results that are not computed, and of tensors of unknown rank."""
+
+import keras
+import tensorflow as tf
+
+
+def are_eager():
+    """Returns whether tensors have values now, and all shapes are known."""
+    return tf.executing_eagerly()
+
+
+def of_result(function, *parts):
+    """Returns the shape of what a function returns.
+
+    Args:
+        function: Callable that returns a tensor.
+        *parts: Its arguments, structures of tensors, symbolic ones too.
+
+    Returns:
+        Tuple of integers, `None` where one is unknown.
+    """
+    if tf.executing_eagerly():
+        return tuple(function(*parts).shape)
+    specs = keras.tree.map_structure(
+        lambda t: tf.TensorSpec(
+            tuple(t.shape), keras.backend.standardize_dtype(t.dtype)
+        ),
+        parts,
+    )
+    traced = tf.function(function, autograph=False)
+    return tuple(traced.get_concrete_function(*specs).output_shapes)
+
+
+def with_rank(tensor, rank):
+    """Returns a tensor of known rank, with new last axes if it had none.
+
+    On a second call of `evaluate` Keras may make all shapes unknown.
+
+    Args:
+        tensor: Tensor. One of known rank is returned as it is.
+        rank: Integer, the least that it gets.
+    """
+    if tensor.shape.rank is not None:
+        return tensor
+    ones = tf.ones([tf.maximum(rank - tf.rank(tensor), 0)], "int32")
+    shape = tf.concat([tf.shape(tensor), ones], axis=0)
+    return tf.ensure_shape(tf.reshape(tensor, shape), [None] * rank)

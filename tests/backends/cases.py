@@ -276,19 +276,19 @@ def weigh_examples(network, weighting, data=None, **kwargs):
 
 @case
 def examples_batchnorm():
-    weighting = kb.weighting.Soseleto(alpha_lr=50.0)
+    weighting = kb.weighting.Soseleto(alpha_lr=20.0)
     found = weigh_examples(cnn(), weighting)
     return {**found, "scores": weighting.example_scores}
 
 
 @case
 def examples_without_norm():
-    return weigh_examples(cnn(False), kb.weighting.Soseleto(alpha_lr=50.0))
+    return weigh_examples(cnn(False), kb.weighting.Soseleto(alpha_lr=20.0))
 
 
 @case
 def examples_weights_first():
-    weighting = kb.weighting.Soseleto(alpha_lr=50.0, update_weights_first=True)
+    weighting = kb.weighting.Soseleto(alpha_lr=20.0, update_weights_first=True)
     return weigh_examples(cnn(), weighting)
 
 
@@ -309,7 +309,7 @@ def examples_meta_weight_net():
 @case
 def examples_bad_rows():
     data = source_and_target(bad=True)
-    return weigh_examples(cnn(), kb.weighting.Soseleto(alpha_lr=50.0), data)
+    return weigh_examples(cnn(), kb.weighting.Soseleto(alpha_lr=20.0), data)
 
 
 @case
@@ -322,7 +322,7 @@ def examples_pair():
     set_weights(target, 2)
     return weigh_examples(
         target,
-        kb.weighting.Soseleto(alpha_lr=50.0),
+        kb.weighting.Soseleto(alpha_lr=20.0),
         source_and_target(classes=2),
         source_model=source,
     )
@@ -349,7 +349,7 @@ class OwnLoss(keras.Model):
 def examples_own_loss():
     network = OwnLoss()
     network(images()[0][:1])
-    return weigh_examples(network, kb.weighting.Soseleto(alpha_lr=50.0))
+    return weigh_examples(network, kb.weighting.Soseleto(alpha_lr=20.0))
 
 
 @case
@@ -362,7 +362,7 @@ def examples_regularized():
             layers.Dense(CLASSES, kernel_regularizer="l2"),
         ]
     )
-    weighting = kb.weighting.Soseleto(alpha_lr=50.0)
+    weighting = kb.weighting.Soseleto(alpha_lr=20.0)
     return weigh_examples(set_weights(network), weighting)
 
 
@@ -386,7 +386,7 @@ def selection_co_teaching():
 
 @case
 def selection_co_teaching_plus():
-    return select(kb.selection.CoTeachingPlus(warmup_epochs=1))
+    return select(kb.selection.CoTeachingPlus(1))
 
 
 @case

@@ -1,4 +1,7 @@
-"""Finds TensorFlow at import, and says how to get it where it is missing."""
+"""Finds TensorFlow at import, and says how to get it where it is missing.
+
+It makes the batches with any backend of Keras.
+"""
 
 import importlib.metadata
 import importlib.util
@@ -48,4 +51,20 @@ def check_tensorflow():
         )
 
 
+def check_backend():
+    """Raises `RuntimeError` for a backend of Keras that is not supported."""
+    # Not at the top of the file: Keras needs TensorFlow for its import.
+    import keras
+
+    backend = keras.backend.backend()
+    if backend not in ("jax", "tensorflow"):
+        raise RuntimeError(
+            "Expected the TensorFlow or the JAX backend of Keras. Received: "
+            f"backend={backend!r}. Set the environment variable "
+            "KERAS_BACKEND=tensorflow, or KERAS_BACKEND=jax, before "
+            "`import keras`."
+        )
+
+
 check_tensorflow()
+check_backend()

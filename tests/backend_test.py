@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import pytest
 
 import keras_bilevel
@@ -72,6 +73,12 @@ def test_build_without_its_files_is_an_error(only):
     (only / "tensorflow/python").mkdir(parents=True)
     with pytest.raises(ImportError, match="whole TensorFlow.*tensorflow-cpu"):
         _backend.check_tensorflow()
+
+
+def test_other_backend_is_an_error(monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
+    with pytest.raises(RuntimeError, match="'torch'.*KERAS_BACKEND=tensorflow"):
+        _backend.check_backend()
 
 
 def test_import_of_the_package_is_what_checks():

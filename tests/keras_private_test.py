@@ -186,16 +186,59 @@ def share_compiled():
 
 
 def TrainerHooks():
+    class Hooked(keras_private.TrainerHooks, keras.Sequential):
+        def logs_of_epoch(self, logs):
+            return {"own": 1.0, **super().logs_of_epoch(logs)}
+
+    model = Hooked([keras.Input((3,)), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    logs = model.fit(np.zeros((2, 3)), np.zeros((2, 1)), verbose=0)
+    assert {"own", "loss"} <= set(logs.history)
+
+
+def JaxHooks():
+    # The trainer for JAX has the method that is hooked; `tests/backends` train
+    # with it.
+    from keras.src.backend.jax.trainer import JAXTrainer
+
+    assert callable(JAXTrainer._symbolic_build)
     seen = []
 
-    class Hooked(keras_private.TrainerHooks, keras.Sequential):
+    class Hooked(keras_private.JaxHooks):
+        def build_on_first_batch(self, iterator, data_batch):
+            seen.append(data_batch)
+
+    Hooked()._symbolic_build(data_batch="batch")
+    assert seen == ["batch"]
+
+
+def current_scope():
+    assert keras_private.current_scope() is None
+    with keras.StatelessScope() as scope:
+        assert keras_private.current_scope() is scope
+
+
+def given_losses():
+    assert keras_private.given_losses(compiled()) == []
+
+
+def giving_losses():
+    model = compiled()
+    with keras_private.giving_losses(model, [1.0]):
+        assert model.losses == keras_private.given_losses(model) == [1.0]
+    assert model.losses == []
+
+
+def TensorFlowHooks():
+    seen = []
+
+    class Hooked(keras_private.TensorFlowHooks, keras.Sequential):
         def wrap_step(self, step):
             seen.append("step")
             return super().wrap_step(step)
 
         def build_on_first_batch(self, iterator, data_batch):
             seen.append("build")
-            super().build_on_first_batch(iterator, data_batch)
 
         def logs_of_epoch(self, logs):
             seen.append("logs")

@@ -10,8 +10,11 @@ import keras_bilevel
 
 PACKAGE = pathlib.Path(keras_bilevel.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
-# The rooms that know TensorFlow, which are the seam for another backend.
-KNOW_TENSORFLOW = ("engine", "data")
+# Where backends are known: TensorFlow makes the batches of all of them.
+KNOW = {
+    "tensorflow": ("engine/tensorflow", "data"),
+    "jax": ("engine/jax",),
+}
 ROWS = {
     f"keras_bilevel.engine.{verb}_rows" for verb in ("add", "read", "write")
 }
@@ -43,28 +46,54 @@ def imported(file, everywhere=True):
     return names
 
 
-def knows_tensorflow(file, **kwargs):
+def knows(backend, file, **kwargs):
     modules = [name.split(".")[0] for name in imported(file, **kwargs)]
-    return "tensorflow" in modules
+    return backend in modules
 
 
+@pytest.mark.parametrize("backend", list(KNOW))
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_tensorflow_is_known_in_two_rooms(file):
-    room = file.relative_to(PACKAGE).parts[0]
-    if room in KNOW_TENSORFLOW:
+def test_backend_is_known_in_its_rooms_alone(file, backend):
+    place = file.relative_to(PACKAGE).as_posix()
+    if place.startswith(KNOW[backend]):
         return
     # One function of the private names looks up TensorFlow's gradients.
-    everywhere = room != "keras_private.py"
-    assert not knows_tensorflow(file, everywhere=everywhere)
+    everywhere = place != "keras_private.py"
+    assert not knows(backend, file, everywhere=everywhere)
 
 
-def test_rooms_that_may_know_tensorflow_do():
-    rooms = {
-        file.relative_to(PACKAGE).parts[0]
-        for file in FILES
-        if knows_tensorflow(file)
-    }
-    assert rooms == {*KNOW_TENSORFLOW, "keras_private.py"}
+@pytest.mark.parametrize("backend", list(KNOW))
+def test_rooms_that_may_know_a_backend_do(backend):
+    for room in KNOW[backend]:
+        assert any(knows(backend, f) for f in (PACKAGE / room).rglob("*.py"))
+
+
+def test_shared_code_of_the_engine_names_no_backend():
+    for file in (PACKAGE / "engine").glob("*.py"):
+        assert not any("engine.tensorflow" in name for name in imported(file))
+        assert not any("engine.jax" in name for name in imported(file))
+
+
+def test_backends_have_what_the_engine_asks_for():
+    asked = {}
+    for file in (PACKAGE / "engine").glob("*.py"):
+        tree = ast.parse(file.read_text())
+        modules = [
+            name.rpartition(".")[2]
+            for name in imported(file)
+            if name.startswith("keras_bilevel.engine.backend.")
+        ]
+        for node in ast.walk(tree):
+            owner = getattr(getattr(node, "value", None), "id", None)
+            if isinstance(node, ast.Attribute) and owner in modules:
+                asked.setdefault(owner, set()).add(node.attr)
+    assert {"gradients", "replicas", "shards"} <= set(asked)
+    for module, names in asked.items():
+        for backend in KNOW:
+            path = PACKAGE / "engine" / backend / f"{module}.py"
+            body = ast.parse(path.read_text()).body
+            there = {getattr(node, "name", None) for node in body}
+            assert names <= there, (path, names - there)
 
 
 @pytest.mark.parametrize("room", list(PURE))

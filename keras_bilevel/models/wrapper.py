@@ -105,7 +105,6 @@ class Wrapper(OwnMethods, keras.Model):
     """
 
     def __init__(self, model, **kwargs):
-        _check_backend()
         check_type("model", model, keras.Model)
         _check_train_step(model)
         # `compile` looks for mixed_float16 in the wrapper's own policy.
@@ -214,16 +213,6 @@ def _check_train_step(network):
             "loss into `compute_loss(x, y, y_pred, sample_weight)` and its "
             "metrics into `compute_metrics`, which are used, and remove "
             "`train_step`."
-        )
-
-
-def _check_backend():
-    backend = keras.backend.backend()
-    if backend not in ("jax", "tensorflow"):
-        raise RuntimeError(
-            "Expected the TensorFlow or the JAX backend of Keras. Received: "
-            f"backend={backend!r}. Set the environment variable "
-            "KERAS_BACKEND=tensorflow, or jax, before `import keras`."
         )
 
 

@@ -524,12 +524,6 @@ def test_generator_with_a_wrong_batch_is_an_error():
         compiled(tanh_network()).fit(generator(), steps_per_epoch=2, verbose=0)
 
 
-def test_other_backend_is_an_error(monkeypatch):
-    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    with pytest.raises(RuntimeError, match="KERAS_BACKEND=tensorflow"):
-        kb.BilevelModel(tanh_network(), kb.weighting.DeepBilevel())
-
-
 def test_soft_labels_are_an_error_that_names_stratify_by():
     x, _ = batch_of(32)
     soft = np.full((32, 3), 1 / 3, "float32")

@@ -43,6 +43,7 @@ class OwnMethods:
         if network is None:
             return
         self._own = frozenset(n for n in _USED if is_own(network, n))
+        _check_own_steps(network, self._own)
         if self._own:
             keras_private.share_compiled(self, network)
 
@@ -213,6 +214,19 @@ def _check_train_step(network):
             "loss into `compute_loss(x, y, y_pred, sample_weight)` and its "
             "metrics into `compute_metrics`, which are used, and remove "
             "`train_step`."
+        )
+
+
+def _check_own_steps(network, own):
+    """Raises `ValueError` for steps that JAX would give the wrong state."""
+    steps = sorted(own & {"test_step", "predict_step"})
+    if steps and keras.backend.backend() == "jax":
+        raise ValueError(
+            "Expected a network with the `test_step` and the `predict_step` of "
+            "`keras.Model` under JAX, which hands them the state of the model "
+            f"around it. Received: {type(network).__name__}, which overrides "
+            f"{steps}. Put its loss into `compute_loss` and its metrics into "
+            "`compute_metrics`, or set KERAS_BACKEND=tensorflow."
         )
 
 

@@ -1,8 +1,10 @@
 """Finds TensorFlow at import, and says how to get it where it is missing.
 
-It makes the batches with any backend of Keras.
+With any backend of Keras, tf.data makes the batches. Keras' JAX backend can do
+without: then NumPy makes those of arrays.
 """
 
+import importlib
 import importlib.metadata
 import importlib.util
 
@@ -18,6 +20,7 @@ _BUILDS = (
 _INSTALL = (
     "pip install 'keras-bilevel[cpu]'    (or [cuda], or [tpu]; exactly one)"
 )
+_OR_JAX = "Or install JAX, and set the environment variable KERAS_BACKEND=jax."
 
 
 def _is_installed(name):
@@ -28,8 +31,12 @@ def _is_installed(name):
     return True
 
 
-def check_tensorflow():
-    """Raises `ImportError` unless there is exactly one TensorFlow build."""
+def find_tensorflow():
+    """Returns the module `tensorflow`, or `None` where Keras does without it.
+
+    Raises:
+        ImportError: If Keras needs it, or if there is more than one build.
+    """
     builds = [name for name in _BUILDS if _is_installed(name)]
     if len(builds) > 1:
         raise ImportError(
@@ -40,15 +47,25 @@ def check_tensorflow():
     spec = importlib.util.find_spec("tensorflow")
     whole = spec is not None and spec.origin is not None
     if not whole and not builds:
-        raise ImportError(
-            f"keras_bilevel needs TensorFlow. Install one build:\n{_INSTALL}"
-        )
+        _check_keras()
+        return None
     if not whole:
         # Uninstalling one build of two takes away files of the other.
         raise ImportError(
             f"Expected a whole TensorFlow. Received: {builds[0]} without its "
             f"files. Uninstall it, then install one build:\n{_INSTALL}"
         )
+    return importlib.import_module("tensorflow")
+
+
+def _check_keras():
+    try:
+        import keras  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "keras_bilevel needs TensorFlow under Keras' TensorFlow backend. "
+            f"Install one build:\n{_INSTALL}\n{_OR_JAX}"
+        ) from error
 
 
 def check_backend():
@@ -66,5 +83,5 @@ def check_backend():
         )
 
 
-check_tensorflow()
+tf = find_tensorflow()
 check_backend()

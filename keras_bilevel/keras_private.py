@@ -14,6 +14,9 @@ from keras.src.backend import get_keras_mask
 from keras.src.backend import get_stateless_scope
 from keras.src.backend import set_keras_mask
 from keras.src.trainers.compile_utils import CompileLoss
+from keras.src.trainers.data_adapters.data_adapter import (
+    DataAdapter as KerasDataAdapter,
+)
 
 # What Keras attaches to tensors: masks of time steps, and the logits of a
 # softmax or sigmoid, which losses prefer to its output.
@@ -252,6 +255,25 @@ def giving_losses(model, losses):
 def without_model(callback):
     """Returns the attributes of a callback, without its model."""
     return {**vars(callback), "_model": None}
+
+
+class DataAdapter(KerasDataAdapter):
+    """An iterable of batches of any structure, with a length, for `fit`.
+
+    A `keras.utils.PyDataset` would do, if Keras took batches with ids from it.
+    """
+
+    num_batches = property(lambda self: len(self))
+    # Keras asks for them where it makes the batches itself.
+    batch_size = None
+    has_partial_batch = False
+    partial_batch_size = None
+
+    def get_numpy_iterator(self):
+        return iter(self)
+
+    def get_jax_iterator(self):
+        return iter(self)
 
 
 # tf.data and TensorFlow.

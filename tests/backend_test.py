@@ -1,4 +1,4 @@
-"""Without TensorFlow, or with two of it, the import says what to do."""
+"""Without what Keras needs, or with two TensorFlows, the import says so."""
 
 import importlib.util
 import os
@@ -28,6 +28,7 @@ def add_build(folder, name):
 def only(tmp_path, monkeypatch):
     """A folder that is all of `sys.path`."""
     monkeypatch.delitem(sys.modules, "tensorflow")
+    monkeypatch.delitem(sys.modules, "keras")
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     return tmp_path
 
@@ -37,7 +38,7 @@ def builds_found():
 
 
 def test_this_environment_passes():
-    _backend.check_tensorflow()
+    _backend.find_tensorflow()
     assert len(builds_found()) == 1
 
 
@@ -46,7 +47,7 @@ def test_missing_tensorflow_is_an_error(only, folder):
     if folder:  # What an uninstall may leave behind.
         (only / folder).mkdir(parents=True)
     with pytest.raises(ImportError, match=f"needs TensorFlow.*\n{INSTALL}"):
-        _backend.check_tensorflow()
+        _backend.find_tensorflow()
 
 
 @pytest.mark.parametrize("build", BUILDS)
@@ -55,7 +56,7 @@ def test_one_build_passes(only, build):
     (only / "tensorflow").mkdir()
     module = only / "tensorflow/__init__.py"
     module.touch()
-    _backend.check_tensorflow()
+    _backend.find_tensorflow()
     assert builds_found() == [build]
     assert importlib.util.find_spec("tensorflow").origin == str(module)
 
@@ -65,14 +66,14 @@ def test_two_builds_are_an_error(only, builds):
     for build in builds:
         add_build(only, build)
     with pytest.raises(ImportError, match=f"{', '.join(builds)}.*\n{INSTALL}"):
-        _backend.check_tensorflow()
+        _backend.find_tensorflow()
 
 
 def test_build_without_its_files_is_an_error(only):
     add_build(only, "tensorflow-cpu")
     (only / "tensorflow/python").mkdir(parents=True)
     with pytest.raises(ImportError, match="whole TensorFlow.*tensorflow-cpu"):
-        _backend.check_tensorflow()
+        _backend.find_tensorflow()
 
 
 def test_other_backend_is_an_error(monkeypatch):
@@ -92,5 +93,6 @@ def test_import_of_the_package_is_what_checks():
         env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
     )
     assert run.returncode == 1
-    assert run.stderr.splitlines()[-1].startswith("pip install")
+    *_, install, other = run.stderr.splitlines()
+    assert install.startswith("pip install") and "KERAS_BACKEND=jax" in other
     assert "ImportError: keras_bilevel needs TensorFlow" in run.stderr

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from keras.src.trainers import data_adapters
 
 import keras_bilevel
 from keras_bilevel import keras_private
@@ -290,6 +291,21 @@ def unregister_gradient():
     keras_private.unregister_gradient("KerasBilevelTest")
     with pytest.raises(LookupError):
         keras_private.registered_gradient("KerasBilevelTest")
+
+
+def DataAdapter():
+    class Batches(keras_private.DataAdapter):
+        def __len__(self):
+            return 2
+
+        def __iter__(self):
+            yield from ("one", "two")
+
+    batches = Batches()
+    assert data_adapters.get_data_adapter(batches) is batches
+    assert batches.num_batches == 2
+    assert list(batches.get_jax_iterator()) == ["one", "two"]
+    assert list(batches.get_numpy_iterator()) == ["one", "two"]
 
 
 def OracleHooks(tmp_path):

@@ -5,8 +5,8 @@ import numbers
 
 import keras
 import numpy as np
-import tensorflow as tf
 
+from keras_bilevel._backend import tf
 from keras_bilevel.checks import check_integer
 from keras_bilevel.checks import wrong
 
@@ -79,9 +79,10 @@ def is_text(array):
 
 def _mend_of_sparse(data):
     """Advice on how to make sparse or ragged data dense, or `None`."""
-    if isinstance(data, tf.SparseTensor):
+    # By name: TensorFlow may be missing.
+    if type(data).__name__ == "SparseTensor":
         return "Pass `tf.sparse.to_dense(...)` of it."
-    if isinstance(data, tf.RaggedTensor):
+    if type(data).__name__ == "RaggedTensor":
         return "Pass its `.to_tensor()`, which pads rows to one length."
     if hasattr(data, "tocsr"):
         return "Pass its `.toarray()`."
@@ -341,7 +342,7 @@ def read_validation(validation_data):
 
 
 def array_columns(x, y, sample_weight, num_examples, ids):
-    """The structure of tensors from which batches are gathered.
+    """The structure of columns from which batches are gathered.
 
     Args:
         x: Inputs, a structure of arrays of shape `(n, ...)`.
@@ -351,19 +352,18 @@ def array_columns(x, y, sample_weight, num_examples, ids):
         ids: Boolean, whether to add sample weights and row numbers.
 
     Returns:
-        `(x, y)`, `(x, y, sample_weight)` or `(x, y, sample_weight, ids)`.
+        `(x, y)`, `(x, y, sample_weight)` or `(x, y, sample_weight, ids)`, of
+        tensors, or of arrays where TensorFlow is missing.
     """
+    columns = [x, y]
+    if sample_weight is not None:
+        columns.append(sample_weight)
+    elif ids:
+        columns.append(np.ones(num_examples, keras.config.floatx()))
+    if ids:
+        columns.append(np.arange(num_examples))
+    if tf is None:
+        return tuple(columns)
     # tf.data runs on the CPU: arrays on a GPU would be copied each step.
     with tf.device("CPU:0"):
-        columns = [_to_tensors(x), _to_tensors(y)]
-        if sample_weight is not None:
-            columns.append(_to_tensors(sample_weight))
-        elif ids:
-            columns.append(tf.ones(num_examples, keras.config.floatx()))
-        if ids:
-            columns.append(tf.range(num_examples, dtype="int64"))
-    return tuple(columns)
-
-
-def _to_tensors(structure):
-    return keras.tree.map_structure(tf.convert_to_tensor, structure)
+        return keras.tree.map_structure(tf.convert_to_tensor, tuple(columns))

@@ -4,11 +4,13 @@ import dataclasses
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from keras_bilevel import keras_private
+from keras_bilevel._backend import tf
 from keras_bilevel.checks import wrong
 from keras_bilevel.data.arrays import check_outputs
+from keras_bilevel.data.pipelines import NumpyBatches
+from keras_bilevel.data.pipelines import is_stream
 
 
 @dataclasses.dataclass
@@ -64,9 +66,17 @@ def is_source_and_target(data):
     ids = source[-1]
     return (
         hasattr(ids, "dtype")
-        and tf.as_dtype(ids.dtype).is_integer
+        and _name(ids.dtype).startswith(("int", "uint"))
         and len(ids.shape) == 1
     )
+
+
+# How the names of dtypes of text begin, of TensorFlow and of NumPy.
+TEXT = ("string", "str", "bytes", "object")
+
+
+def _name(dtype):
+    return getattr(dtype, "name", str(dtype))
 
 
 def check_labels(data):
@@ -78,7 +88,7 @@ def check_labels(data):
     is_pair = is_source_and_target(data)
     for part in source_and_target(data) if is_pair else [examples(data)]:
         for label in keras.tree.flatten(part.y):
-            if label is not None and tf.as_dtype(label.dtype) == tf.string:
+            if label is not None and _name(label.dtype).startswith(TEXT):
                 raise wrong(
                     "argument `y`",
                     "labels that are numbers",
@@ -94,8 +104,8 @@ def check_labels(data):
 
 
 def is_dataset(data):
-    """Returns whether data are a `tf.data.Dataset`."""
-    return isinstance(data, tf.data.Dataset)
+    """Returns whether data are batches whose structure is known."""
+    return is_stream(data) or isinstance(data, NumpyBatches)
 
 
 def spec_of(dataset):
@@ -154,8 +164,13 @@ def check_ids(ids, num_examples):
 def batch_size_of(spec):
     """Returns the batch size of a spec, `None` if it may vary."""
     shapes = [leaf.shape for leaf in tensors(spec)]
-    sizes = [shape[0] for shape in shapes if shape.rank]
+    sizes = [shape[0] for shape in shapes if rank_of(shape)]
     return None if None in sizes or not sizes else sizes[0]
+
+
+def rank_of(shape):
+    """Returns the rank of a shape, `None` where it is not known."""
+    return len(shape) if isinstance(shape, tuple) else shape.rank
 
 
 def tensors(structure):
@@ -181,21 +196,6 @@ def map_rows(function, y_pred):
         lambda t: keras_private.map_companions(function, t, function(t)),
         y_pred,
     )
-
-
-def unstack(structure, count):
-    """Returns a list with the `count` rows of a structure of tensors.
-
-    Masks and logits are split with their predictions.
-    """
-    rows = {}
-
-    def row(tensor, i):
-        if id(tensor) not in rows:
-            rows[id(tensor)] = tf.unstack(tensor, count)
-        return rows[id(tensor)][i]
-
-    return [map_rows(lambda t: row(t, i), structure) for i in range(count)]
 
 
 def get_masks(y_pred):

@@ -4,10 +4,11 @@ import numbers
 
 import keras
 import numpy as np
-import tensorflow as tf
 
+from keras_bilevel._backend import tf
 from keras_bilevel.data import batches
 from keras_bilevel.data.labels import is_one_hot
+from keras_bilevel.data.pipelines import is_stream
 
 
 def weighted(dataset, class_weight):
@@ -19,14 +20,14 @@ def weighted(dataset, class_weight):
     one-hot labels, or tokens or pixels with a class each.
 
     Args:
-        dataset: A `tf.data.Dataset` of batches.
+        dataset: A dataset of batches.
         class_weight: Dictionary of integer classes to floats. Other classes
             weigh 1.
 
     Returns:
-        A `tf.data.Dataset` of batches with sample weights.
+        A dataset of batches with sample weights.
     """
-    weights = _read(class_weight)
+    classes, weights = _read(class_weight)
     spec = dataset.element_spec
     is_pair = batches.is_source_and_target(spec)
     y = spec[0][1] if is_pair else batches.examples(spec).y
@@ -39,18 +40,27 @@ def weighted(dataset, class_weight):
     labels = dataset.map(
         (lambda source, _: source[1]) if is_pair else (lambda x, y, *_: y)
     )
-    to_classes = _to_classes(labels)
+    to_classes = _to_classes(labels, y)
+
+    def factors_of(y):
+        return _look_up(to_classes(y), classes, weights)
 
     def weigh(x, y, sample_weight=None, *ids):
-        factors = _look_up(to_classes(y), *weights)
+        if is_stream(dataset):
+            # Labels have a class each, or a last axis for it.
+            shape = y.shape if to_classes is _whole else y.shape[:-1]
+            factors = tf.numpy_function(factors_of, [y], weights.dtype)
+            factors = tf.ensure_shape(factors, shape)
+        else:
+            factors = factors_of(y)
         return (x, y, _product(sample_weight, factors), *ids)
 
     def weigh_source(source, target):
         *parts, ids = source
         return (*weigh(*parts), ids), target
 
-    dataset = dataset.map(weigh_source if is_pair else weigh)
-    return dataset.prefetch(tf.data.AUTOTUNE)
+    weighed = dataset.map(weigh_source if is_pair else weigh)
+    return weighed.prefetch(tf.data.AUTOTUNE) if is_stream(dataset) else weighed
 
 
 def _read(class_weight):
@@ -70,67 +80,70 @@ def _read(class_weight):
     return np.array(classes, "int64"), weights.astype(keras.config.floatx())
 
 
-def _to_classes(labels):
+def _whole(y):
+    return np.round(y).astype("int64")
+
+
+def _column(y):
+    return _whole(np.squeeze(y, axis=-1))
+
+
+def _vector(y):
+    return np.argmax(y, axis=-1)
+
+
+def _to_classes(labels, spec):
     """The function that converts a batch of labels to integer classes.
 
     Args:
-        labels: A `tf.data.Dataset` of tensors of shape `(batch_size, ...)`.
+        labels: A dataset of arrays of shape `(batch_size, ...)`.
+        spec: The spec of these arrays.
     """
-    spec = labels.element_spec
-
-    def whole(y):
-        y = tf.round(y) if y.dtype.is_floating else y
-        return tf.cast(y, "int64")
-
-    def column(y):
-        return whole(tf.squeeze(y, axis=-1))
-
-    def vector(y):
-        return tf.argmax(tf.cast(y, "float32"), axis=-1)
-
-    if spec.shape.rank is None:
+    rank = batches.rank_of(spec.shape)
+    if rank is None:
         raise ValueError(
             "Expected labels of known rank with `class_weight`. Received: "
             f"{spec}. Map the dataset with `tf.ensure_shape`."
         )
-    if spec.shape.rank < 2:
-        return whole
+    if rank < 2:
+        return _whole
     if spec.shape[-1] == 1:
-        return column
+        return _column
     # One-hot labels and tokens may have the same shape: look at the values.
-    for y in labels.take(1).as_numpy_iterator():
+    for y in labels.take(1):
+        y = np.asarray(y)
         if y.shape[-1] == 1:
-            return column
+            return _column
         if is_one_hot(y):
-            return vector
+            return _vector
         if np.all(y == np.round(y)):
-            return whole
+            return _whole
         if np.allclose(np.sum(y, axis=-1), 1, atol=1e-2):
-            return vector
+            return _vector
         raise ValueError(
             "Expected labels that are classes with `class_weight`: integers, "
             "one-hot or soft. Received: labels such as "
             f"{y.reshape(-1, y.shape[-1])[0]}"
         )
-    return whole
+    return _whole
 
 
 def _look_up(labels, classes, weights):
-    flat = tf.reshape(labels, [-1])
-    place = tf.minimum(tf.searchsorted(classes, flat), len(classes) - 1)
-    found = tf.gather(classes, place) == flat
-    one = tf.ones([], weights.dtype)
-    factors = tf.where(found, tf.gather(weights, place), one)
-    return tf.ensure_shape(tf.reshape(factors, tf.shape(labels)), labels.shape)
+    place = np.minimum(np.searchsorted(classes, labels), len(classes) - 1)
+    found = classes[place] == labels
+    return np.where(found, weights[place], np.ones([], weights.dtype))
 
 
 def _product(sample_weight, factors):
     """Weights times factors; one of them may have a lower rank."""
     if sample_weight is None:
         return factors
-    both = [tf.cast(sample_weight, factors.dtype), factors]
-    rank = max(part.shape.rank for part in both)
+    if isinstance(sample_weight, np.ndarray):
+        both = [sample_weight.astype(factors.dtype), factors]
+    else:
+        both = [tf.cast(sample_weight, factors.dtype), factors]
+    rank = max(batches.rank_of(part.shape) for part in both)
     for i in range(2):
-        while both[i].shape.rank < rank:
+        while batches.rank_of(both[i].shape) < rank:
             both[i] = both[i][..., None]
     return both[0] * both[1]

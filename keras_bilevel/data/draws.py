@@ -2,14 +2,14 @@
 
 import functools
 
-import keras
 import numpy as np
-import tensorflow as tf
 
+from keras_bilevel._backend import tf
 from keras_bilevel.data.epochs import EPOCH
 from keras_bilevel.data.epochs import PASS
 from keras_bilevel.data.epochs import generator
 from keras_bilevel.data.epochs import window
+from keras_bilevel.data.pipelines import gather_rows
 from keras_bilevel.data.streams import count_positions
 
 # A key that decorrelates the draws of source and target.
@@ -20,8 +20,8 @@ class ArraySource:
     """Source batches from arrays, in passes that are permuted anew.
 
     Args:
-        columns: Structure `(x, y)` or `(x, y, sample_weight)` of tensors of
-            shape `(n, ...)`.
+        columns: Structure `(x, y)` or `(x, y, sample_weight)` of columns of
+            shape `(n, ...)`, tensors or arrays.
         num_examples: Integer, `n`.
         size: Integer, examples of a batch.
         drop_remainder: Boolean, whether a pass leaves out its last, shorter
@@ -32,6 +32,7 @@ class ArraySource:
 
     Attributes:
         cardinality: Integer, batches of an epoch.
+        shape: Tuple, that of a plan: `(cardinality, size)`.
         num_examples: Integer, `n`: ids are below.
         ids_are_positions: `False`: ids are row numbers.
     """
@@ -57,25 +58,23 @@ class ArraySource:
         self._seed = seed
         self._pass_steps = _num_steps(num_examples, size, drop_remainder)
         self.cardinality = steps_per_epoch or self._pass_steps
-
-    def steps(self, epoch):
-        """A `tf.data.Dataset` with the argument of `batch` for each step.
-
-        Args:
-            epoch: Scalar integer tensor.
-        """
-        rows = tf.numpy_function(self._plan, [epoch], "int64")
-        rows.set_shape([self.cardinality, self._size])
-        return tf.data.Dataset.from_tensor_slices(rows)
+        self.shape = (self.cardinality, size)
 
     def batch(self, ids):
         """The batch `(x, y, [sample_weight,] ids)` of one step."""
         if not self._drop_remainder:
-            ids = tf.boolean_mask(ids, ids >= 0)
+            ids = ids[ids >= 0]
         return (*gather_rows(self._columns, ids), ids)
 
-    def _plan(self, epoch):
-        """Integer array of shape `(steps, size)`; -1 fills a short batch."""
+    def plan(self, epoch):
+        """The ids of each step of an epoch.
+
+        Args:
+            epoch: Integer.
+
+        Returns:
+            Integer array of shape `(steps, size)`; -1 fills a short batch.
+        """
         begin, steps = int(epoch) * self.cardinality, self.cardinality
         return window(self._one_pass, self._pass_steps, begin, steps)
 
@@ -163,11 +162,6 @@ def _num_steps(num_examples, size, drop_remainder):
     return -(-num_examples // size)
 
 
-def gather_rows(columns, rows):
-    """The same rows of each tensor."""
-    return keras.tree.map_structure(lambda t: tf.gather(t, rows), columns)
-
-
 # A key that decorrelates the draws of target and source.
 TARGET = 1
 # Block size, in steps, when the length of the epoch is unknown.
@@ -180,8 +174,8 @@ class TargetDraws:
     """Passes over the target set, each permuted anew, cut into batches.
 
     Args:
-        columns: Structure `(x, y)` or `(x, y, sample_weight)` of tensors of
-            shape `(n, ...)`.
+        columns: Structure `(x, y)` or `(x, y, sample_weight)` of columns of
+            shape `(n, ...)`, tensors or arrays.
         num_examples: Integer, `n`.
         size: Integer, examples of a batch. It may exceed `n`.
         steps: Integer, batches per epoch. An epoch goes on where the previous
@@ -213,7 +207,7 @@ class TargetDraws:
         """
 
         def draw(block):
-            rows = tf.numpy_function(self._draw, [epoch, block], "int64")
+            rows = tf.numpy_function(self.plan, [epoch, block], "int64")
             rows.set_shape([self._block, self._size])
             return tf.data.Dataset.from_tensor_slices(rows)
 
@@ -225,8 +219,16 @@ class TargetDraws:
         """The batch `(x, y)` or `(x, y, sample_weight)` of one step."""
         return gather_rows(self._columns, rows)
 
-    def _draw(self, epoch, block):
-        """Integer array of shape `(steps, size)`, the rows of one block."""
+    def plan(self, epoch, block=0):
+        """The rows of each step of one block of an epoch.
+
+        Args:
+            epoch: Integer.
+            block: Integer. An epoch of known length is one block.
+
+        Returns:
+            Integer array of shape `(steps, size)`.
+        """
         count = self._block * self._size
         if self._known:
             key, begin = (), int(epoch) * count

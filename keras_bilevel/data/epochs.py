@@ -6,7 +6,6 @@ import threading
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from keras_bilevel import keras_private
 
@@ -96,7 +95,7 @@ def epoch_counters(dataset):
     They are found even after further `map`, `prefetch`, `zip` and so on.
 
     Args:
-        dataset: A `tf.data.Dataset`. Anything else has no counters.
+        dataset: A dataset of batches. Anything else has no counters.
 
     Returns:
         A list of `EpochCounter`, each once; empty where no dataset of this
@@ -117,7 +116,7 @@ def epoch_counters(dataset):
 class Origin:
     """What is known of batches that this package has made.
 
-    Their `tf.data.Dataset` carries it as its attribute `origin`.
+    Their dataset carries it as its attribute `origin`.
 
     Attributes:
         counter: The `EpochCounter`.
@@ -140,7 +139,7 @@ def origins(dataset):
     """Returns the `Origin`s of a dataset and of those that it is made of.
 
     Args:
-        dataset: A `tf.data.Dataset`. Anything else has none.
+        dataset: A dataset of batches. Anything else has none.
 
     Returns:
         List of `Origin`, each once.
@@ -154,58 +153,6 @@ def origins(dataset):
             found.append(origin)
         todo.extend(keras_private.inputs_of(node))
     return found
-
-
-def once_per_epoch(function, output_signature):
-    """A dataset of one element: what `function` returns for this epoch.
-
-    Args:
-        function: Callable from the number of the epoch to a tuple of NumPy
-            arrays. It is called once at the beginning of each iteration.
-        output_signature: Tuple of `tf.TensorSpec`, one for each array.
-
-    Returns:
-        A tuple of the `tf.data.Dataset` and its `EpochCounter`.
-    """
-    counter = EpochCounter()
-    dtypes = [spec.dtype for spec in output_signature]
-
-    def read(_):
-        arrays = tf.numpy_function(lambda: function(counter()), [], dtypes)
-        for array, spec in zip(arrays, output_signature):
-            array.set_shape(spec.shape)
-        return tuple(arrays)
-
-    return tf.data.Dataset.range(1).map(read), counter
-
-
-def each_epoch(steps, batch, cardinality, **facts):
-    """A dataset that begins anew, and differently, with each iteration.
-
-    Args:
-        steps: Function from a scalar tensor, the number of the epoch, to a
-            `tf.data.Dataset` of what each step needs.
-        batch: Function from an element of it to a batch.
-        cardinality: Integer, steps of an epoch, or what tf.data says where
-            their number is unknown.
-        **facts: What else the `Origin` says.
-
-    Returns:
-        A `tf.data.Dataset` of batches with an `origin`.
-    """
-    epoch, counter = once_per_epoch(
-        lambda number: (np.int64(number),), (tf.TensorSpec([], "int64"),)
-    )
-    dataset = epoch.flat_map(steps).map(
-        batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-    )
-    if cardinality != tf.data.UNKNOWN_CARDINALITY:
-        dataset = dataset.apply(
-            tf.data.experimental.assert_cardinality(cardinality)
-        )
-    dataset = dataset.prefetch(tf.data.AUTOTUNE)
-    dataset.origin = Origin(counter, **facts)
-    return dataset
 
 
 def window(one_pass, pass_steps, begin, steps):

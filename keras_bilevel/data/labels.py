@@ -1,9 +1,12 @@
 """Labels as classes, and the groups that shards are stratified by."""
 
+import math
+
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import ops
+
+from keras_bilevel._backend import tf
 
 
 def is_one_hot(labels):
@@ -141,12 +144,22 @@ def array_groups(x, y, num_examples, stratify_by):
     if stratify_by is None:
         return np.zeros(num_examples, "int64")
     if callable(stratify_by):
-        examples = tf.data.Dataset.from_tensor_slices((x, y))
-        groups = examples.map(_CallableGroup(stratify_by)).batch(4096)
-        return concatenate_groups(groups)
+        return _called_groups(x, y, num_examples, stratify_by)
     if isinstance(stratify_by, str):
         return _label_groups(y)
     return _given_groups(stratify_by, num_examples)
+
+
+def _called_groups(x, y, num_examples, function):
+    group_of = _CallableGroup(function)
+    if tf is not None:
+        examples = tf.data.Dataset.from_tensor_slices((x, y))
+        return concatenate_groups(examples.map(group_of).batch(4096))
+    examples = (
+        keras.tree.map_structure(lambda array: array[row], (x, y))
+        for row in range(num_examples)
+    )
+    return np.array([group_of(*example) for example in examples], "int64")
 
 
 def concatenate_groups(groups):
@@ -201,16 +214,20 @@ class _CallableGroup:
         self._function = function
 
     def __call__(self, x, y, *_):
-        group = tf.convert_to_tensor(self._function(x, y))
-        discrete = group.dtype.is_integer or group.dtype.is_bool
-        if not discrete or group.shape.num_elements() != 1:
+        group = self._function(x, y)
+        group = np.asarray(group) if tf is None else tf.convert_to_tensor(group)
+        kind = group.dtype.name
+        discrete = kind.startswith(("int", "uint", "bool"))
+        if not discrete or math.prod(group.shape) != 1:
             raise ValueError(
                 "Invalid value for argument `stratify_by`. Expected a function "
                 "that maps one example's `(x, y)` to one integer. Received a "
-                f"function that returned dtype {group.dtype.name} and shape "
+                f"function that returned dtype {kind} and shape "
                 f"{group.shape}. If the dataset is batched, apply "
                 "`.unbatch()` first."
             )
+        if tf is None:
+            return int(group.item())
         return tf.cast(tf.reshape(group, []), "int64")
 
 

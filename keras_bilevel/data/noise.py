@@ -8,7 +8,6 @@ import numbers
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_bilevel.checks import check_integer
 from keras_bilevel.data.epochs import NOISE
@@ -276,14 +275,13 @@ def predicted(model, x, labels, *, batch_size=32, seed=None):
         (Jenni and Favaro, 2018), section 5.3 and Table 4.
     """
     num_examples = len(read_class_ids("labels", labels))
-    inputs = keras.tree.lists_to_tuples(x)
-    batches = tf.data.Dataset.from_tensor_slices(inputs).batch(batch_size)
+    inputs = keras.tree.map_structure(np.asarray, keras.tree.lists_to_tuples(x))
     if not model.built:
-        model(next(iter(batches)))
+        model(keras.tree.map_structure(lambda array: array[:1], inputs))
     rng = generator(fixed_seed(seed), NOISE)
     state = [(v, v.numpy()) for v in model.non_trainable_variables]
     try:
-        outputs = _training_outputs(model, batches, rng)
+        outputs = _training_outputs(model, inputs, batch_size, rng)
     finally:
         for variable, value in state:
             variable.assign(value)
@@ -301,15 +299,22 @@ def predicted(model, x, labels, *, batch_size=32, seed=None):
     return _write(labels, old, outputs.argmax(axis=-1), names)
 
 
-def _training_outputs(model, batches, rng):
+class InTraining(keras.Model):
+    """Calls a network as in training."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def call(self, inputs):
+        return self.network(inputs, training=True)
+
+
+def _training_outputs(model, inputs, batch_size, rng):
     for variable in model.non_trainable_variables:
         if variable.name == "seed_generator_state":
             variable.assign(rng.integers(2**31, size=variable.shape))
-    forward = tf.function(
-        lambda batch: model(batch, training=True),
-        input_signature=[batches.element_spec],
-    )
-    return np.concatenate([forward(batch).numpy() for batch in batches])
+    return InTraining(model).predict(inputs, batch_size, verbose=0)
 
 
 def _read(labels, num_classes):

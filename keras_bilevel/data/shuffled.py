@@ -5,8 +5,8 @@ from keras_bilevel.data.arrays import array_columns
 from keras_bilevel.data.arrays import check_steps
 from keras_bilevel.data.arrays import unpack_arrays
 from keras_bilevel.data.draws import ArraySource
-from keras_bilevel.data.epochs import each_epoch
 from keras_bilevel.data.epochs import fixed_seed
+from keras_bilevel.data.pipelines import planned_batches
 
 
 def shuffled_batches(
@@ -35,7 +35,8 @@ def shuffled_batches(
 
     Returns:
         A `tf.data.Dataset` of `(x, y, sample_weight, ids)`. Ids are int64, of
-        shape `(batch_size,)`.
+        shape `(batch_size,)`. Where TensorFlow is missing, an iterable of them,
+        which `fit` takes as well.
 
     Raises:
         ValueError: If the arrays make no full batch, or lengths differ.
@@ -66,10 +67,10 @@ def shuffled_batches(
         steps_per_epoch=steps_per_epoch,
         seed=seed,
     )
-    return each_epoch(
-        source.steps,
+    return planned_batches(
+        lambda epoch: (source.plan(epoch),),
+        [source.shape],
         source.batch,
-        source.cardinality,
         seed=seed,
         num_examples=num_examples,
     )

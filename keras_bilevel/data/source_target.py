@@ -2,8 +2,8 @@
 
 import keras
 import numpy as np
-import tensorflow as tf
 
+from keras_bilevel._backend import tf
 from keras_bilevel.checks import check_integer
 from keras_bilevel.data.arrays import array_columns
 from keras_bilevel.data.arrays import check_no_steps
@@ -12,9 +12,11 @@ from keras_bilevel.data.arrays import unpack_arrays
 from keras_bilevel.data.draws import ArraySource
 from keras_bilevel.data.draws import StreamSource
 from keras_bilevel.data.draws import TargetDraws
-from keras_bilevel.data.epochs import each_epoch
 from keras_bilevel.data.epochs import fixed_seed
 from keras_bilevel.data.labels import class_ids
+from keras_bilevel.data.pipelines import each_epoch
+from keras_bilevel.data.pipelines import is_stream
+from keras_bilevel.data.pipelines import planned_batches
 from keras_bilevel.data.streams import check_dense
 from keras_bilevel.data.streams import same_shapes
 
@@ -89,7 +91,8 @@ def source_target_batches(
     Returns:
         A `tf.data.Dataset` of `((x_s, y_s, ids), (x_t, y_t))`. Where a side
         has sample weights, it is `(x_s, y_s, w_s, ids)` or `(x_t, y_t, w_t)`.
-        Ids are int64, of shape `(source_size,)`.
+        Ids are int64, of shape `(source_size,)`. Where TensorFlow is missing,
+        it is an iterable of them, which `fit` takes as well.
 
     Raises:
         ValueError: If a size is not a positive integer, if the source makes
@@ -117,7 +120,7 @@ def source_target_batches(
     check_integer("target_size", target_size, 1)
     seed = fixed_seed(seed)
     sizes = {"size": source_size, "drop_remainder": drop_remainder}
-    if isinstance(source, tf.data.Dataset):
+    if is_stream(source):
         check_no_steps(steps_per_epoch)
         check_integer("shuffle_buffer", shuffle_buffer, 1)
         buffer = shuffle_buffer if shuffle else None
@@ -138,15 +141,29 @@ def source_target_batches(
         shuffle=shuffle,
         seed=seed,
     )
+    facts = {
+        "seed": seed,
+        "num_examples": side.num_examples,
+        "ids_are_positions": side.ids_are_positions,
+    }
+
+    def batch(step, rows):
+        return side.batch(step), draws.batch(rows)
+
+    if not is_stream(source):
+        return planned_batches(
+            lambda epoch: (side.plan(epoch), draws.plan(epoch)),
+            [side.shape, (side.cardinality, target_size)],
+            batch,
+            **facts,
+        )
     return each_epoch(
         lambda epoch: tf.data.Dataset.zip(
             (side.steps(epoch), draws.steps(epoch))
         ),
-        lambda step, rows: (side.batch(step), draws.batch(rows)),
+        batch,
         side.cardinality,
-        seed=seed,
-        num_examples=side.num_examples,
-        ids_are_positions=side.ids_are_positions,
+        **facts,
     )
 
 
@@ -166,14 +183,14 @@ def _array_source(data, size, drop_remainder, **kwargs):
 
 
 def _array_columns(name, data):
-    """`(x, y)` or `(x, y, sample_weight)` as tensors, and their length."""
+    """`(x, y)` or `(x, y, sample_weight)` as columns, and their length."""
     parts, num_examples = unpack_arrays(name, data)
     return array_columns(*parts, num_examples, ids=False), num_examples
 
 
 def _target_columns(target):
-    """The target set as tensors, and its length."""
-    if isinstance(target, tf.data.Dataset):
+    """The target set as columns, and its length."""
+    if is_stream(target):
         _check_examples("target", target, (2, 3))
         columns, num_examples = _read(same_shapes(target, 1024))
     else:

@@ -2,19 +2,18 @@
 
 import numbers
 
-import tensorflow as tf
-
 from keras_bilevel.checks import check_choice
 from keras_bilevel.checks import check_integer
 from keras_bilevel.data.arrays import array_columns
 from keras_bilevel.data.arrays import check_no_steps
 from keras_bilevel.data.arrays import check_steps
 from keras_bilevel.data.arrays import unpack_arrays
-from keras_bilevel.data.draws import gather_rows
 from keras_bilevel.data.epochs import Origin
 from keras_bilevel.data.epochs import fixed_seed
-from keras_bilevel.data.epochs import once_per_epoch
 from keras_bilevel.data.labels import array_groups
+from keras_bilevel.data.pipelines import gather_rows
+from keras_bilevel.data.pipelines import is_stream
+from keras_bilevel.data.pipelines import planned_batches
 from keras_bilevel.data.streams import count_positions
 from keras_bilevel.data.streams import stream_batches
 from keras_bilevel.data.super_batches import RARE
@@ -87,8 +86,9 @@ def stratified_batches(
         stratify_by: What defines the groups, by default the classes. `"label"`:
             `y`, which must be integers or one-hot. A function: maps one
             example's `(x, y)`, as tensors, to an integer group; tf.data traces
-            it. An integer array of shape `(n,)`: the groups, for arrays only.
-            `None`: all examples are of one group. Defaults to `"label"`.
+            it. (Where TensorFlow is missing, they are arrays.) An integer array
+            of shape `(n,)`: the groups, for arrays only. `None`: all examples
+            are of one group. Defaults to `"label"`.
         rare: String, how to treat a group with fewer training examples than one
             tuple needs. `"repeat"` makes one tuple per epoch by repeating
             examples, and warns once. `"drop"` leaves the group out, `"error"`
@@ -119,7 +119,8 @@ def stratified_batches(
 
     Returns:
         A `tf.data.Dataset` of super-batches with the structure of `data` and
-        leaves of shape `(num_replicas * num_shards * shard_size, ...)`.
+        leaves of shape `(num_replicas * num_shards * shard_size, ...)`. Where
+        TensorFlow is missing, an iterable of them, which `fit` takes as well.
 
     Raises:
         ValueError: If the sizes leave no shard to train on or no full
@@ -153,7 +154,7 @@ def stratified_batches(
         separate_validation=validation_ratio > 0,
     )
     seed = fixed_seed(seed)
-    if isinstance(data, tf.data.Dataset):
+    if is_stream(data):
         check_no_steps(steps_per_epoch)
         check_integer("shuffle_buffer", shuffle_buffer, 1)
         num_examples = count_positions(data)
@@ -168,16 +169,22 @@ def stratified_batches(
             ids=ids,
             seed=seed,
         )
-    else:
-        check_steps(steps_per_epoch)
-        (x, y, sample_weight), num_examples = unpack_arrays("data", data)
-        groups = array_groups(x, y, num_examples, stratify_by)
-        pools = make_pools(groups, layout, validation_ratio, rare, seed)
-        plan = EpochPlan(pools, layout, shuffle, seed, steps_per_epoch)
-        columns = array_columns(x, y, sample_weight, num_examples, ids)
-        dataset, counter = _array_batches(columns, plan, layout)
-    dataset.origin = Origin(counter, seed, num_examples, layout)
-    return dataset
+        dataset.origin = Origin(counter, seed, num_examples, layout)
+        return dataset
+    check_steps(steps_per_epoch)
+    (x, y, sample_weight), num_examples = unpack_arrays("data", data)
+    groups = array_groups(x, y, num_examples, stratify_by)
+    pools = make_pools(groups, layout, validation_ratio, rare, seed)
+    plan = EpochPlan(pools, layout, shuffle, seed, steps_per_epoch)
+    columns = array_columns(x, y, sample_weight, num_examples, ids)
+    return planned_batches(
+        lambda epoch: (plan(int(epoch)),),
+        [(plan.steps, layout.batch_size)],
+        lambda rows: gather_rows(columns, rows),
+        seed=seed,
+        num_examples=num_examples,
+        layout=layout,
+    )
 
 
 def _check_ratio(ratio):
@@ -186,33 +193,3 @@ def _check_ratio(ratio):
             "Invalid value for argument `validation_ratio`. Expected a float "
             f"in [0, 1). Received: validation_ratio={ratio}"
         )
-
-
-def _array_batches(columns, plan, layout):
-    """Gathers the super-batches that a plan lists.
-
-    Args:
-        columns: Structure of tensors of shape `(n, ...)`.
-        plan: An `EpochPlan`.
-        layout: A `Layout`.
-
-    Returns:
-        A tuple of a `tf.data.Dataset` of that structure, with leaves of
-        shape `(batch_size, ...)`, and its `EpochCounter`.
-    """
-    shape = (plan.steps, layout.batch_size)
-    epoch, counter = once_per_epoch(
-        lambda number: (plan(number),), (tf.TensorSpec(shape, "int64"),)
-    )
-
-    dataset = (
-        epoch.flat_map(tf.data.Dataset.from_tensor_slices)
-        .map(
-            lambda rows: gather_rows(columns, rows),
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
-        )
-        .apply(tf.data.experimental.assert_cardinality(plan.steps))
-        .prefetch(tf.data.AUTOTUNE)
-    )
-    return dataset, counter

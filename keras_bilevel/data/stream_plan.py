@@ -3,8 +3,8 @@
 import functools
 
 import numpy as np
-import tensorflow as tf
 
+from keras_bilevel._backend import tf
 from keras_bilevel.data.epochs import EPOCH
 from keras_bilevel.data.epochs import EpochCounter
 from keras_bilevel.data.epochs import generator

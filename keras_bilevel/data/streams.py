@@ -2,8 +2,8 @@
 
 import keras
 import numpy as np
-import tensorflow as tf
 
+from keras_bilevel._backend import tf
 from keras_bilevel.data.batches import spec_of
 from keras_bilevel.data.labels import grouped_chunks
 from keras_bilevel.data.stream_plan import StreamPlan

@@ -11,6 +11,7 @@ from keras_bilevel.data.arrays import read_validation
 from keras_bilevel.data.arrays import split_off_tail
 from keras_bilevel.data.batches import check_labels
 from keras_bilevel.data.batches import is_dataset
+from keras_bilevel.data.batches import rank_of
 from keras_bilevel.data.batches import sharded_by_data
 from keras_bilevel.data.batches import spec_of
 from keras_bilevel.data.batches import tensors
@@ -193,7 +194,7 @@ class Fitting(engine.StepOfBackend):
         if class_weight is not None:
             dataset = class_weights.weighted(dataset, class_weight)
         spec = spec_of(dataset)
-        ranks = [leaf.shape.rank for leaf in tensors(spec)]
+        ranks = [rank_of(leaf.shape) for leaf in tensors(spec)]
         if self._ranks not in (None, ranks):
             # TensorFlow would relax the shapes of both to unknown in one trace.
             self.train_function = None

@@ -5,7 +5,7 @@ import numbers
 import keras
 import numpy as np
 
-from keras_bilevel.data.batches import is_dataset
+from keras_bilevel.data.pipelines import is_stream
 from keras_bilevel.data.streams import kept_examples
 from keras_bilevel.report.columns import ranked
 from keras_bilevel.report.columns import read_scores
@@ -81,7 +81,7 @@ def cleaned(scores, data, *, keep=None, threshold=None):
     array([0, 0])
     """
     mask = keep_mask(scores, keep=keep, threshold=threshold)
-    if is_dataset(data):
+    if is_stream(data):
         return kept_examples(data, mask)
     return keras.tree.map_structure(lambda a: _kept_rows(a, mask), data)
 

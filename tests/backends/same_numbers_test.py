@@ -1,43 +1,58 @@
-"""TensorFlow and JAX give the same numbers."""
+"""The same numbers with TensorFlow, with JAX, and with JAX alone."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
 from tests.backends import cases
 
 ROOT = Path(__file__).parents[2]
+# The other groups run where JAX and TensorFlow both are.
+WITHOUT_TENSORFLOW = ("shards", "selection")
 
 
-@pytest.fixture(scope="module")
-def numbers(tmp_path_factory):
-    """Returns the numbers of a group of runs under JAX."""
-    pytest.importorskip("jax")
-    folder = tmp_path_factory.mktemp("numbers")
-    known = {}
+def without_tensorflow(folder):
+    """Fills a folder with all installed packages except TensorFlow.
 
-    def of(group):
-        if group not in known:
-            path = folder / f"{group}.npz"
-            subprocess.run(
-                [sys.executable, "-m", "tests.backends.cases", group, path],
-                cwd=ROOT,
-                env=os.environ | {"KERAS_BACKEND": "jax"},
-                check=True,
-            )
-            known[group] = dict(np.load(path))
-        return known[group]
+    Returns:
+        List of options of Python, and a dict of environment variables, with
+        which a process finds these packages only.
+    """
+    for package in Path(keras.__file__).parents[1].iterdir():
+        if not package.name.startswith(("tensorflow", "tf_", "__editable__")):
+            (folder / package.name).symlink_to(package)
+    # With `-S`, Python does not look into its own folder of packages.
+    return ["-S"], {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
 
-    return of
+
+def run_with_jax(arguments, folder=None):
+    """Runs Python with JAX; a folder makes it run without TensorFlow."""
+    options, environment = without_tensorflow(folder) if folder else ([], {})
+    return subprocess.run(
+        [sys.executable, *options, *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | environment | {"KERAS_BACKEND": "jax"},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
 
 
 @pytest.mark.parametrize("group", list(cases.CASES))
-def test_backends_give_the_same_numbers(group, numbers):
-    theirs = numbers(group)
+def test_backends_give_the_same_numbers(group, tmp_path):
+    pytest.importorskip("jax")
+    path, packages = tmp_path / "numbers.npz", tmp_path / "packages"
+    packages.mkdir()
+    run_with_jax(
+        ["-m", "tests.backends.cases", group, path],
+        packages if group in WITHOUT_TENSORFLOW else None,
+    )
+    theirs = dict(np.load(path))
     for name, run in cases.CASES[group].items():
         ours = {f"{name}/{key}": value for key, value in run().items()}
         assert ours.keys() == {
@@ -47,3 +62,15 @@ def test_backends_give_the_same_numbers(group, numbers):
             np.testing.assert_allclose(
                 theirs[key], value, rtol=1e-5, atol=1e-5, err_msg=key
             )
+
+
+def test_tensorflow_is_missing_where_it_should_be(tmp_path):
+    pytest.importorskip("jax")
+    code = """
+import importlib.util
+import keras_bilevel as kb
+assert importlib.util.find_spec("tensorflow") is None
+x, y = [[0.0], [1.0], [2.0], [3.0]], [0, 1, 0, 1]
+print(type(kb.data.shuffled_batches((x, y), 2)).__name__)
+"""
+    assert run_with_jax(["-c", code], tmp_path) == "NumpyBatches\n"

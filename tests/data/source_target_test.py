@@ -140,7 +140,7 @@ def test_passes_over_the_source(
 
 
 def planned(source, epoch):
-    return [rows[rows >= 0] for rows in source._plan(np.int64(epoch))]
+    return [rows[rows >= 0] for rows in source.plan(np.int64(epoch))]
 
 
 @few
@@ -157,7 +157,7 @@ def test_target_draws_are_balanced_over_any_epochs(
     draws = TargetDraws(
         None, num_examples, size, steps=steps, shuffle=shuffle, seed=0
     )
-    drawn = np.concatenate([draws._draw(e, 0).ravel() for e in range(epochs)])
+    drawn = np.concatenate([draws.plan(e).ravel() for e in range(epochs)])
     assert drawn.size == epochs * steps * size
     counts = np.bincount(drawn, minlength=num_examples)
     assert np.ptp(counts) <= 1

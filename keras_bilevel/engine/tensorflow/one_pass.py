@@ -15,7 +15,6 @@ import tensorflow as tf
 
 from keras_bilevel.data.batches import map_rows
 from keras_bilevel.data.batches import map_tensors
-from keras_bilevel.data.batches import unstack
 from keras_bilevel.engine import losses
 from keras_bilevel.engine import state
 from keras_bilevel.engine.step import groups
@@ -123,8 +122,8 @@ class OnePass:
         trackers = state.loss_trackers(model)
         found = []
         for part, y_pred in zip(
-            unstack(shards, self._count),
-            unstack(map_rows(self._cut, self._y_pred), self._count),
+            _unstack(shards, self._count),
+            _unstack(map_rows(self._cut, self._y_pred), self._count),
         ):
             # A non-finite shard must not stay in the loss trackers of outputs.
             with state.finite_only(trackers):
@@ -227,3 +226,18 @@ class OnePass:
     def predictions(self, kept):
         """Returns the predictions for the whole super-batch."""
         return self._y_pred
+
+
+def _unstack(structure, count):
+    """Returns a list with the `count` rows of a structure of tensors.
+
+    Masks and logits are split with their predictions.
+    """
+    rows = {}
+
+    def row(tensor, i):
+        if id(tensor) not in rows:
+            rows[id(tensor)] = tf.unstack(tensor, count)
+        return rows[id(tensor)][i]
+
+    return [map_rows(lambda t: row(t, i), structure) for i in range(count)]

@@ -122,6 +122,28 @@ def _normalized(x, filters, strides=1, size=3, relu=True):
     return layers.ReLU()(x) if relu else x
 
 
+def preact_resnet18():
+    """ResNet-18 with activations first of He et al. (2016), for CIFAR-10."""
+    options = {"padding": "same", "use_bias": False}
+    inputs = keras.Input((None, None, 3))
+    x = layers.Conv2D(64, 3, **options)(inputs)
+    for filters, strides in ((64, 1), (128, 2), (256, 2), (512, 2)):
+        for first in (strides, 1):
+            h = _activated(x)
+            if x.shape[-1] != filters:
+                x = layers.Conv2D(filters, 1, first, **options)(h)
+            h = layers.Conv2D(filters, 3, first, **options)(h)
+            h = layers.Conv2D(filters, 3, **options)(_activated(h))
+            x = layers.Add()([x, h])
+    x = layers.GlobalAveragePooling2D()(_activated(x))
+    return [keras.Model(inputs, x)]
+
+
+def _activated(x):
+    # The momentum that its public implementations have.
+    return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
+
+
 def mobilenet_v2():
     """MobileNetV2 of keras.applications."""
     return [
@@ -141,6 +163,7 @@ _ALL = (
     lenet,
     four_million,
     resnet20,
+    preact_resnet18,
     mobilenet_v2,
 )
 NETWORKS = {network.__name__: network for network in _ALL}

@@ -7,6 +7,7 @@ for each shard, in which a shard sees what those before it have moved.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ from keras_bilevel import keras_private
 from keras_bilevel.data.batches import map_tensors
 from keras_bilevel.engine import losses
 from keras_bilevel.engine import state
+from keras_bilevel.engine.jax import convolutions
 from keras_bilevel.engine.jax import gradients
 from keras_bilevel.engine.jax import scope
 
@@ -81,13 +83,14 @@ class Passes:
         self._moves = self._known_moves(self._last)
         self.are_side_by_side = self._last.updated.keys() <= self._moves.keys()
 
-    def one(self, part, start):
+    def one(self, part, start, beside=False):
         """Returns what one shard gives.
 
         Args:
             part: Tuple `(x, y, sample_weight)`.
             start: Dict from the ids of variables to values to begin with, if
                 they are others than those of the open scope.
+            beside: Boolean, whether other shards are side by side with it.
         """
 
         def compute():
@@ -99,8 +102,9 @@ class Passes:
             self._model.trainable_variables,
             {**self._before, **start},
         )
-        found = jax.grad(run, has_aux=True)(run.point())
-        gradient, (found, changes) = found
+        function = convolutions.by_taps(run) if beside else run
+        gradient, seen = jax.grad(function, has_aux=True)(run.point())
+        found, changes = seen
         self._last = run.scope
         gradient = [self._scale.down(g) for g in gradient]
         norm = sum(jnp.sum(jnp.square(g)) for g in gradient)
@@ -118,7 +122,8 @@ class Passes:
             self.settle(now)
             return seen
         count = len(jax.tree.leaves(shards)[0])
-        seen = jax.vmap(self.one)(shards, self._seeds_of(count))
+        one = functools.partial(self.one, beside=True)
+        seen = jax.vmap(one)(shards, self._seeds_of(count))
         for key, variable in self._last.updated.items():
             move = self._moves[key]
             before = self._before[key]

@@ -63,7 +63,6 @@ def _as_before(jaxpr, equation, values):
         outvars=equation.outvars,
         eqns=[equation],
         effects=equation.effects,
-        debug_info=None,
     )
     run = core.jaxpr_as_fun(core.ClosedJaxpr(alone, []))
     return run(*(values[atom] for atom in inputs))

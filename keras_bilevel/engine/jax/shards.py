@@ -10,9 +10,10 @@ from keras_bilevel.data.batches import tensors
 from keras_bilevel.engine import step
 from keras_bilevel.engine.jax.passes import Passes
 
-# How many numbers the gradients of all shards may have to be held together:
-# 512 MiB in float32.
-_MOST_NUMBERS = 2**27
+# How many bytes the gradients of all shards may have to be held together: this,
+# or a share of the accelerator's memory if that is more.
+_MOST_BYTES = 512 * 2**20
+_SHARE = 1 / 16
 
 
 def walk(model, weighting, batch, scale):
@@ -33,7 +34,7 @@ def walk(model, weighting, batch, scale):
     passes = Passes(model, weighting, shards, scale)
     weigher = _Weigher(model, weighting, scale)
     numbers = weighting.num_shards * sum(math.prod(v.shape) for v in variables)
-    if numbers <= _MOST_NUMBERS or "gram" in weighting.statistics:
+    if 4 * numbers <= _most_bytes() or "gram" in weighting.statistics:
         seen = passes.all(shards)
         weights, total = weigher.of_all(seen)
     else:
@@ -189,6 +190,12 @@ class _Weigher:
             rows = g.reshape((len(g), -1))
             sums[group] += rows @ rows.T
         return jnp.stack(sums)
+
+
+def _most_bytes():
+    # `None` on a CPU.
+    memory = jax.local_devices()[0].memory_stats() or {}
+    return max(_MOST_BYTES, _SHARE * memory.get("bytes_limit", 0))
 
 
 def _cut(batch, num_shards):

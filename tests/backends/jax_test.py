@@ -1,0 +1,211 @@
+"""What only JAX's engine does; its functions run beside TensorFlow."""
+
+import numpy as np
+import pytest
+
+from tests.backends.same_numbers_test import run_with_jax
+
+jax = pytest.importorskip("jax")
+convolutions = pytest.importorskip("keras_bilevel.engine.jax.convolutions")
+
+CASES = {
+    "same": {"padding": "SAME"},
+    "valid": {"padding": "VALID"},
+    "strided": {"padding": "SAME", "window_strides": (2, 3)},
+    "dilated": {"padding": "SAME", "rhs_dilation": (2, 1)},
+    "cut off": {"padding": [(-1, 2), (0, -2)]},
+    "line": {"padding": "SAME", "rank": 1},
+    "volume": {"padding": "SAME", "rank": 3},
+    "large": {"padding": "SAME", "taps": 9},
+}
+
+
+def convolution(rank=2, taps=3, **options):
+    """Returns a function of inputs and kernel, and both for three shards."""
+    rng = np.random.default_rng(0)
+    axes = "XYZ"[:rank]
+    order = (f"N{axes}C", f"{axes}IO", f"N{axes}C")
+    options = {"window_strides": (1,) * rank, **options}
+    x = rng.normal(size=(3, 2, *(9, 8, 7)[:rank], 4)).astype("float32")
+    kernel = rng.normal(size=(*[taps] * rank, 4, 5)).astype("float32")
+
+    def loss(kernel, x):
+        y = jax.lax.conv_general_dilated(
+            x, kernel, dimension_numbers=order, **options
+        )
+        # A function that JAX compiles by itself, and one of its own rules.
+        return jax.nn.relu(jax.jit(jax.numpy.sin)(y)).sum(), y
+
+    return loss, kernel, x
+
+
+def gradients(loss, kernel, x):
+    both = jax.grad(loss, argnums=(0, 1), has_aux=True)
+    return jax.jit(jax.vmap(both, in_axes=(None, 0)))(kernel, x)
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_taps_give_the_gradients_of_a_kernel(name):
+    loss, kernel, x = convolution(**CASES[name])
+    expected = gradients(loss, kernel, x)
+    found = gradients(convolutions.by_taps(loss), kernel, x)
+    pairs = zip(*map(jax.tree.leaves, (found, expected)), strict=True)
+    for ours, theirs in pairs:
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_taps_take_the_place_of_grouped_convolutions():
+    loss, kernel, x = convolution(padding="SAME")
+
+    def groups(function):
+        text = (
+            jax.jit(lambda k, x: gradients(function, k, x))
+            .lower(kernel, x)
+            .as_text()
+        )
+        counts = text.split("group_count = ")[1:]
+        return max(int(count.split()[0]) for count in counts)
+
+    assert groups(loss) == 3
+    assert groups(convolutions.by_taps(loss)) == 1
+
+
+def test_own_steps_are_refused_by_name():
+    code = """
+import keras
+import keras_bilevel as kb
+
+class Own(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(2)
+    def call(self, x):
+        return self.dense(x)
+    def test_step(self, *args):
+        return super().test_step(*args)
+
+model = kb.BilevelModel(Own(), kb.weighting.DeepBilevel(2))
+try:
+    model.compile("sgd", "mse")
+except ValueError as error:
+    print(error)
+"""
+    printed = run_with_jax(["-c", code])
+    assert "Own, which overrides ['test_step']" in printed
+    assert "KERAS_BACKEND=tensorflow" in printed
+
+
+RESUMED = """
+import sys
+import keras
+import numpy as np
+import keras_bilevel as kb
+
+folder, stops = sys.argv[1], int(sys.argv[2])
+rng = np.random.default_rng(0)
+x, y = rng.normal(size=(96, 4)).astype("float32"), rng.integers(3, size=96)
+keras.utils.set_random_seed(0)
+network = keras.Sequential([
+    keras.Input((4,)),
+    keras.layers.Dense(8, "relu"),
+    keras.layers.BatchNormalization(),
+    keras.layers.Dropout(0.5),
+    keras.layers.Dense(3),
+])
+model = kb.BilevelModel(network, kb.weighting.DeepBilevel(4))
+model.compile(
+    keras.optimizers.SGD(0.1, momentum=0.9),
+    keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+)
+history = kb.callbacks.ExampleHistory(96)
+data = kb.data.stratified_batches((x, y), 4, 6, ids=True, seed=1)
+
+class Stop(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch + 1 == stops:
+            raise KeyboardInterrupt
+
+try:
+    model.fit(data, epochs=4, verbose=0, callbacks=[
+        history, keras.callbacks.BackupAndRestore(folder + "/backup"), Stop(),
+    ])
+except KeyboardInterrupt:
+    sys.exit()
+weights = {f"w{i}": w for i, w in enumerate(model.get_weights())}
+np.savez(folder + "/end.npz", scores=history.example_scores, **weights)
+"""
+
+
+def test_resumed_run_ends_as_one_without_a_break(tmp_path):
+    ends = []
+    for name, stops in (("whole", [0]), ("resumed", [2, 0])):
+        folder = tmp_path / name
+        folder.mkdir()
+        # The order of tf.data and that of NumPy are the same.
+        packages = None if name == "whole" else tmp_path / "packages"
+        for stop in stops:
+            run_with_jax(["-c", RESUMED, folder, stop], packages)
+        ends.append(dict(np.load(folder / "end.npz")))
+    for key, value in ends[0].items():
+        np.testing.assert_array_equal(ends[1][key], value, err_msg=key)
+
+
+SAVED = """
+import sys
+import keras
+import numpy as np
+import keras_bilevel as kb
+
+path = sys.argv[1]
+x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
+y = (np.abs(x).argmax(-1) % 3).astype("int64")
+model = keras.saving.load_model(path)
+model.fit(kb.data.source_target_batches((x, y), (x[:16], y[:16]), 16, 8,
+          seed=1), epochs=2, verbose=0)
+np.savez(path + ".npz", score=model.weighting.example_scores,
+         iterations=int(model.optimizer.iterations),
+         **{f"w{i}": w for i, w in enumerate(model.get_weights())})
+"""
+
+
+def test_saved_model_goes_on_with_the_other_backend(tmp_path):
+    keras = pytest.importorskip("keras")
+    import keras_bilevel as kb
+
+    network = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(8, "relu"),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dense(3),
+        ]
+    )
+    model = kb.BilevelModel(network, kb.weighting.Soseleto(64, alpha_lr=5.0))
+    model.compile(
+        keras.optimizers.SGD(0.1, momentum=0.9),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
+    y = (np.abs(x).argmax(-1) % 3).astype("int64")
+    pairs = kb.data.source_target_batches(
+        (x, y), (x[:16], y[:16]), 16, 8, seed=1
+    )
+    model.fit(pairs, epochs=2, verbose=0)
+    path = str(tmp_path / "model.keras")
+    model.save(path)
+    run_with_jax(["-c", SAVED, path])
+    theirs = dict(np.load(path + ".npz"))
+    model = keras.saving.load_model(path)
+    pairs = kb.data.source_target_batches(
+        (x, y), (x[:16], y[:16]), 16, 8, seed=1
+    )
+    model.fit(pairs, epochs=2, verbose=0)
+    assert theirs.pop("iterations") == int(model.optimizer.iterations) == 16
+    score = theirs.pop("score")
+    np.testing.assert_allclose(
+        score, model.weighting.example_scores, rtol=1e-4, atol=1e-5
+    )
+    for i, weight in enumerate(model.get_weights()):
+        np.testing.assert_allclose(
+            theirs[f"w{i}"], weight, rtol=1e-4, atol=1e-5
+        )

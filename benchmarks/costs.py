@@ -52,6 +52,9 @@ def experiment(name, presets, plan, measures, report):
         keras.utils.set_random_seed(settings["seed"])
         return measures[settings["kind"]](settings)
 
+    # Each backend has a table of its own.
+    backend = keras.backend.backend()
+    name += "" if backend == "tensorflow" else f"_{backend}"
     return runner.Experiment(name, presets, [stage], report, run)
 
 
@@ -112,6 +115,8 @@ def repeated(batch, steps=1):
 
 def compiled(model, jit_compile=False, **options):
     """Compiles a model, with options of the optimizer, and returns it."""
+    # JAX without it runs one operation after the other.
+    jit_compile |= keras.backend.backend() == "jax"
     model.compile(
         keras.optimizers.SGD(0.01, momentum=0.9, **options),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),

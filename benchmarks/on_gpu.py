@@ -60,9 +60,11 @@ STEPS = [
 ]
 SIZES = {
     "tiny": {
-        "networks": [CIFARNET],
+        "networks": [
+            {"network": "small_cnn", "learning_rate": 0.01, "crops": True}
+        ],
         "epochs": [2],
-        "steps": STEPS[:1],
+        "steps": [("small_cnn", 2, 4, "mixed_bfloat16")],
         "pairs": 1,
     },
     "quick": {

@@ -33,12 +33,14 @@ class Seen:
     Attributes:
         found: The loss of each shard and its predictions, and their masks.
         gradient: List with the gradient of each trainable variable.
+        squares: List with the squared norm of each of them.
         changes: Dict from the ids of variables to their values after the pass.
         healthy: Boolean, whether loss, gradient and state are finite.
     """
 
     found: Any
     gradient: list
+    squares: list
     changes: dict
     healthy: Any
 
@@ -107,13 +109,13 @@ class Passes:
         found, changes = seen
         self._last = run.scope
         gradient = [self._scale.down(g) for g in gradient]
-        norm = sum(jnp.sum(jnp.square(g)) for g in gradient)
-        healthy = jnp.isfinite(found[0][0]) & jnp.isfinite(norm)
+        squares = [jnp.vdot(g, g) for g in gradient]
+        healthy = jnp.isfinite(found[0][0]) & jnp.isfinite(sum(squares))
         for key, value in changes.items():
             before = start.get(key, self._before[key])
             fine = jnp.isfinite(value) | ~jnp.isfinite(before)
             healthy &= jnp.all(fine)
-        return Seen(found, gradient, changes, healthy)
+        return Seen(found, gradient, squares, changes, healthy)
 
     def all(self, shards):
         """Returns what all shards give, and settles the state."""

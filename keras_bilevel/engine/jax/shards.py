@@ -84,23 +84,62 @@ class _Weigher:
             Tuple of the weights of the lower shards, `(groups, shards)`, and of
             their weighted sum, both not normalised.
         """
-        judge = self._judge(seen)
-        lower = jax.tree.map(lambda t: t[self._split :], seen)
-        gradient = self._masked(lower)
+        judge, healthy = self._judge(seen), seen.healthy[self._split :]
+        # All rows, since those of the lower shards alone would be a copy.
+        rows = [g.reshape((len(g), -1)) for g in seen.gradient]
         weights = self._weigh(
-            lower.healthy,
-            lower.losses[None],
+            healthy,
+            seen.losses[None, self._split :],
             # <g_v, g_i>, the numerator of Eq. 10.
-            alignment=jax.vmap(lambda g: self._products(g, judge))(gradient).T,
-            norm=jax.vmap(lambda g: self._products(g, g))(gradient).T,
-            gram=self._gram(gradient),
+            alignment=self._of_lower(
+                [row @ g.ravel() for row, g in zip(rows, judge)], healthy
+            ),
+            norm=self._of_lower(seen.squares, healthy),
+            gram=self._gram(seen),
         )
+        return weights, self._total(weights, seen)
+
+    def _of_lower(self, values, healthy):
+        """Returns the sums of values in each group, `(groups, shards)`.
+
+        Args:
+            values: List with a tensor of shape `(num_shards,)` for each
+                variable.
+            healthy: Boolean tensor, which of the lower shards count.
+        """
+        sums = [0.0] * self._count
+        for group, value in zip(self._groups, values):
+            sums[group] += value[self._split :]
+        return self._scale.mask(healthy, jnp.stack(sums))
+
+    def _total(self, weights, seen):
+        """Returns the weighted sum of the lower shards' gradients."""
+        weights = jnp.pad(weights, ((0, 0), (self._split, 0)))
+        gradient = seen.gradient
         # Eq. 11.
         total = [
             jnp.tensordot(weights[group], g, 1)
             for group, g in zip(self._groups, gradient)
         ]
-        return weights, total
+        if self._scale.is_dynamic:
+            return total
+        # The weight of a shard that is not healthy is 0, but 0 times NaN is
+        # NaN. If there is one, the others are added one by one. (A condition
+        # would copy all gradients, and so would a mask.)
+        are_healthy = seen.healthy.all()
+
+        def add(shard, total):
+            return [
+                jnp.where(
+                    seen.healthy[shard], t + weights[group, shard] * g[shard], t
+                )
+                for t, group, g in zip(total, self._groups, gradient)
+            ]
+
+        count = jnp.where(are_healthy, 0, len(seen.healthy))
+        zeros = [jnp.zeros_like(t) for t in total]
+        picked = jax.lax.fori_loop(0, count, add, zeros)
+        return [jnp.where(are_healthy, t, p) for t, p in zip(total, picked)]
 
     def in_turn(self, passes, shards):
         """Weighs each shard in its turn, so that one gradient is held.
@@ -133,13 +172,13 @@ class _Weigher:
             )[:, 0]
             part = self.scaled(gradient, weights)
             total = [t + p for t, p in zip(total, part)]
-            seen.gradient = []
+            seen.gradient, seen.squares = [], []
             return (now, total), (seen, weights)
 
         zeros = [jnp.zeros_like(g) for g in judge]
         (now, total), (lower, weights) = jax.lax.scan(turn, (now, zeros), rest)
         passes.settle(now)
-        upper.gradient = []
+        upper.gradient, upper.squares = [], []
         seen = jax.tree.map(lambda *t: jnp.concatenate(t), upper, lower)
         return seen, weights.T, total
 
@@ -178,15 +217,16 @@ class _Weigher:
             sums[group] += jnp.vdot(x, y)
         return jnp.stack(sums)
 
-    def _gram(self, gradient):
+    def _gram(self, seen):
         """Returns the inner products among shards, `(groups, shards, shards)`.
 
         `None` where nothing asks for them.
         """
         if "gram" not in self._weighting.statistics:
             return None
+        lower = jax.tree.map(lambda t: t[self._split :], seen)
         sums = [0.0] * self._count
-        for group, g in zip(self._groups, gradient):
+        for group, g in zip(self._groups, self._masked(lower)):
             rows = g.reshape((len(g), -1))
             sums[group] += rows @ rows.T
         return jnp.stack(sums)

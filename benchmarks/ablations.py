@@ -41,15 +41,15 @@ ROWS = {
     BASELINE: _bilevel(**SAME),
     "a) no L1 norm": _bilevel(**SAME, l1_normalize=False),
     "b) weights per layer": _bilevel(**SAME, per_layer=True),
-    "c) shards at random": {**_bilevel(**SAME), "stratify_by": None},
-    "d) masks of their own": _bilevel(),
+    "c) shards not stratified": {**_bilevel(**SAME), "stratify_by": None},
+    "d) a mask for each shard": _bilevel(),
 }
 DATA = {
     "clean": {"noise": 0.0},
     "50% symmetric": {"noise": 0.5},
     "pixels permuted": {"noise": 0.0, "permuted": True},
 }
-PERMUTED_ROWS = ["SGD", BASELINE, "d) masks of their own"]
+PERMUTED_ROWS = ["SGD", BASELINE, "d) a mask for each shard"]
 # The paper's accuracies in percent, in the order of `ROWS`. With wrong labels
 # its row (b) is the same for both networks, in training too.
 PAPER = {

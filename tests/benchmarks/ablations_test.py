@@ -113,6 +113,9 @@ def test_the_report_pairs_seeds_and_names_what_loses(tmp_path):
     sgd = rows[0]
     ahead = header.index("against the baseline")
     assert sgd[ahead : ahead + 2] == ["0.250 ± 0.000", "+0.002"]
+    assert (
+        sgd[header.index("held out (given)")] == "0.010 at 0.01, 0.100 at 0.1"
+    )
     (behind,) = [note for note in report.notes if note.startswith("Behind")]
     assert behind.count(ablations.BASELINE) == len(ablations.DATA)
     assert "a)" not in behind

@@ -122,8 +122,10 @@ def _bilevel(run):
     weighting = kb.weighting.DeepBilevel(
         num_shards=run.settings["num_shards"],
         num_validation_shards=run.settings["num_validation_shards"],
+        **run.settings.get("weighting", {}),
     )
-    return _weighted(run, weighting, *run.arrays)
+    stratify_by = run.settings.get("stratify_by", "label")
+    return _weighted(run, weighting, *run.arrays, stratify_by=stratify_by)
 
 
 def _reweight(run):
@@ -139,9 +141,9 @@ def _soseleto(run):
     return outcome
 
 
-def _weighted(run, weighting, *data):
+def _weighted(run, weighting, *data, **options):
     network = run.network()
-    model = run.compiled(kb.BilevelModel(network, weighting=weighting))
+    model = run.compiled(kb.BilevelModel(network, weighting, **options))
     history = kb.callbacks.ExampleHistory(len(run.task.x))
     log = run.fit(model, *data, callbacks=[history])
     scores = {"history": history.given_probability}

@@ -44,7 +44,7 @@ def cnn_bn():
     return cnn(batch_normalization=True)
 
 
-def cifarnet():
+def cifarnet(filters=64):
     """The AlexNet-style network of the paper and of Zhang et al. (2017).
 
     Two modules of a 5x5 convolution and 3x3 max-pooling, two dense layers and
@@ -53,10 +53,16 @@ def cifarnet():
     """
     hidden = []
     for _ in range(2):
-        hidden.append(layers.Conv2D(64, 5, padding="same", activation="relu"))
+        options = {"padding": "same", "activation": "relu"}
+        hidden.append(layers.Conv2D(filters, 5, **options))
         hidden.append(layers.MaxPooling2D(3, strides=2, padding="same"))
     last = layers.Dense(192, activation="relu")
     return [*hidden, *_dense(384), layers.Dropout(0.5), last]
+
+
+def small_cifarnet():
+    """`cifarnet` with a quarter of the filters: an eighth of the time."""
+    return cifarnet(filters=16)
 
 
 def small_cnn():
@@ -122,6 +128,28 @@ def _normalized(x, filters, strides=1, size=3, relu=True):
     return layers.ReLU()(x) if relu else x
 
 
+def small_inception():
+    """The small Inception of Zhang et al. (2017), with one dropout layer.
+
+    Left out: the crop to 28x28.
+    """
+    x = inputs = keras.Input((None, None, 3))
+    x = _normalized(x, 96)
+    for modules, down in (
+        (((32, 32), (32, 48)), 80),
+        (((112, 48), (96, 64), (80, 80), (48, 96)), 96),
+        (((176, 160), (176, 160)), None),
+    ):
+        for narrow, wide in modules:
+            parts = [_normalized(x, narrow, size=1), _normalized(x, wide)]
+            x = layers.Concatenate()(parts)
+        if down:
+            pooled = layers.MaxPooling2D(3, strides=2, padding="same")(x)
+            x = layers.Concatenate()([_normalized(x, down, 2), pooled])
+    x = layers.Dropout(0.5)(layers.GlobalAveragePooling2D()(x))
+    return [keras.Model(inputs, x)]
+
+
 def preact_resnet18():
     """ResNet-18 with activations first of He et al. (2016), for CIFAR-10."""
     options = {"padding": "same", "use_bias": False}
@@ -158,11 +186,13 @@ _ALL = (
     cnn,
     cnn_bn,
     cifarnet,
+    small_cifarnet,
     small_cnn,
     caffe_quick,
     lenet,
     four_million,
     resnet20,
+    small_inception,
     preact_resnet18,
     mobilenet_v2,
 )

@@ -52,6 +52,10 @@ def make(settings, data_dir=None):
         (low + (high - low) * images).astype("float32")
         for images in (data.x_train, data.x_test)
     )
+    if settings.get("permuted"):
+        # Seeds apart, so that no test image is permuted as a training image.
+        x = noise.pixel_permutation(x, seed=2 * seed)[0]
+        x_test = noise.pixel_permutation(x_test, seed=2 * seed + 1)[0]
     given = _given(data, settings, data_dir)
     parts = x, given, data.y_train, data.train_ids
     task = Task(*parts, (x_test, data.y_test), data.num_classes)

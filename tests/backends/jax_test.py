@@ -1,5 +1,8 @@
 """What only JAX's engine does; its functions run beside TensorFlow."""
 
+import math
+import re
+
 import numpy as np
 import pytest
 
@@ -209,3 +212,71 @@ def test_saved_model_goes_on_with_the_other_backend(tmp_path):
         np.testing.assert_allclose(
             theirs[f"w{i}"], weight, rtol=1e-4, atol=1e-5
         )
+
+
+PARALLEL = """
+import os
+import sys
+
+folder, count = sys.argv[1], int(sys.argv[2])
+os.environ["XLA_FLAGS"] = " ".join([
+    f"--xla_force_host_platform_device_count={count}",
+    f"--xla_dump_to={folder}",
+    "--xla_dump_hlo_as_text",
+    "--xla_dump_hlo_module_re=.*train_step.*",
+])
+import keras
+import numpy as np
+import keras_bilevel as kb
+from tests.backends import cases
+
+if count > 1:
+    keras.distribution.set_distribution(keras.distribution.DataParallel())
+mlp = cases.set_weights(keras.Sequential([
+    keras.Input((6, 6, 2)),
+    keras.layers.Flatten(),
+    keras.layers.Dense(64, "relu"),
+    keras.layers.BatchNormalization(),
+    keras.layers.Dense(3),
+]))
+if sys.argv[3] == "shards":
+    found = cases.weigh_shards(mlp, kb.weighting.DeepBilevel(8))
+else:
+    found = cases.weigh_examples(mlp, kb.weighting.Soseleto(alpha_lr=20.0))
+np.savez(f"{folder}/found.npz", **found)
+"""
+
+
+def multiplications(folder):
+    """Returns how many multiplications the matrix products of a step take."""
+    (path,) = folder.glob("*after_optimizations.txt")
+    shapes, total = {}, 0
+    for line in path.read_text().splitlines():
+        found = re.match(r"\s*(?:ROOT )?(%\S+) = \w+\[([\d,]*)\]", line)
+        if not found:
+            continue
+        name, shape = found.groups()
+        shapes[name] = [int(size) for size in shape.split(",") if size]
+        product = re.search(
+            r" dot\((%[^,]+), .*lhs_contracting_dims={(.*?)}", line
+        )
+        if product:
+            left, axes = product.groups()
+            inner = [shapes[left][int(axis)] for axis in axes.split(",")]
+            total += math.prod(shapes[name]) * math.prod(inner)
+    return total
+
+
+@pytest.mark.parametrize("unit", ["shards", "examples"])
+def test_devices_share_the_work_and_give_the_numbers_of_one(tmp_path, unit):
+    found, work = {}, {}
+    for count in (1, 4):
+        folder = tmp_path / str(count)
+        run_with_jax(["-c", PARALLEL, folder, count, unit])
+        found[count] = dict(np.load(folder / "found.npz"))
+        work[count] = multiplications(folder)
+    for key, value in found[1].items():
+        np.testing.assert_allclose(
+            found[4][key], value, rtol=1e-5, atol=1e-5, err_msg=key
+        )
+    assert work[4] < 0.35 * work[1]

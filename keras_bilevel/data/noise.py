@@ -299,11 +299,12 @@ def predicted(model, x, labels, *, batch_size=32, seed=None):
     return _write(labels, old, outputs.argmax(axis=-1), names)
 
 
-class InTraining(keras.Model):
+class _InTraining(keras.Model):
     """Calls a network as in training."""
 
     def __init__(self, network):
-        super().__init__()
+        # Keras would make a name of that of the class, which begins with `_`.
+        super().__init__(name="in_training")
         self.network = network
 
     def call(self, inputs):
@@ -314,7 +315,7 @@ def _training_outputs(model, inputs, batch_size, rng):
     for variable in model.non_trainable_variables:
         if variable.name == "seed_generator_state":
             variable.assign(rng.integers(2**31, size=variable.shape))
-    return InTraining(model).predict(inputs, batch_size, verbose=0)
+    return _InTraining(model).predict(inputs, batch_size, verbose=0)
 
 
 def _read(labels, num_classes):

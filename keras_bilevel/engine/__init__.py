@@ -19,6 +19,7 @@ from keras_bilevel.engine.losses import suspects
 from keras_bilevel.engine.losses import without_regularizers
 from keras_bilevel.engine.selected import walk as walk_selected
 from keras_bilevel.engine.state import finite_only
+from keras_bilevel.engine.state import loss_trackers
 from keras_bilevel.engine.state import read
 from keras_bilevel.engine.state import seed_states
 from keras_bilevel.engine.state import write

@@ -33,6 +33,12 @@ class Examples(WeighingScheme):
         self.misfits = keras.metrics.Sum(name="misfits")
         self.unseen = [self.misfits]
 
+    @property
+    def variables(self):
+        # Keras does not know the trackers of the source network.
+        trackers = engine.loss_trackers(self.model.get_source())
+        return [*super().variables, *trackers]
+
     def batches(self, part, batch_size, **options):
         raise ValueError(
             "Expected a dataset of (source, target) batches, since "

@@ -46,7 +46,9 @@ class Selected(Scheme):
 
     @property
     def variables(self):
-        return [*super().variables, self._share, self._time]
+        # Keras knows the trackers of this model alone.
+        trackers = [v for n in self.networks for v in engine.loss_trackers(n)]
+        return [*super().variables, *trackers, self._share, self._time]
 
     def begin_epoch(self, epoch):
         self.epoch = int(epoch)

@@ -1,8 +1,8 @@
 """Runs that give the same numbers under every backend of Keras.
 
-Weights come from NumPy, and there is no dropout: random numbers differ between
-backends. `python -m tests.backends.cases GROUP FILE` writes the numbers of a
-group of runs under the backend of `KERAS_BACKEND`.
+Weights come from NumPy, and dropout's masks from the state of its seeds: random
+numbers differ between backends. `python -m tests.backends.cases GROUP FILE`
+writes the numbers of a group of runs under the backend of `KERAS_BACKEND`.
 """
 
 import sys
@@ -253,6 +253,65 @@ def shards_eager():
     return weigh_shards(cnn(False), run_eagerly=True)
 
 
+class Masked(layers.Layer):
+    """Dropout whose masks follow from its seeds in the same way everywhere."""
+
+    def __init__(self):
+        super().__init__()
+        self.seed_generator = keras.random.SeedGenerator(5)
+
+    def call(self, x, training=False):
+        if not training:
+            return x
+        seed = ops.cast(ops.sum(self.seed_generator.next()) % 997, "int32")
+        place = ops.arange(x.shape[-1], dtype="int32") * 7919
+        return ops.where((place + seed * 613) % 10 < 3, 0.0, x / 0.7)
+
+
+def with_dropout(seed=0):
+    network = keras.Sequential(
+        [
+            keras.Input((6, 6, 2)),
+            layers.Flatten(),
+            layers.Dense(20, activation="relu"),
+            Masked(),
+            layers.Dense(CLASSES),
+        ]
+    )
+    return set_weights(network, seed)
+
+
+@case
+def shards_dropout():
+    weighting = kb.weighting.DeepBilevel(6, same_dropout=True)
+    return weigh_shards(with_dropout(), weighting)
+
+
+def overflown(weigh):
+    """Trains at a scale that is too high at first; rounding differs.
+
+    Args:
+        weigh: Function that trains a network.
+    """
+    keras.config.set_dtype_policy("mixed_float16")
+    scaled = keras.optimizers.LossScaleOptimizer(
+        optimizer(), initial_scale=2.0**19
+    )
+    try:
+        weigh(cnn(), optimizer=scaled, epochs=6)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    return {
+        "scale": np.array(scaled.dynamic_scale),
+        "steps": np.array(scaled.inner_optimizer.iterations),
+    }
+
+
+@case
+def shards_overflow():
+    return overflown(weigh_shards)
+
+
 def source_and_target(bad=False, classes=CLASSES):
     x, y = images(bad)
     target_x, target_y = images()
@@ -265,9 +324,10 @@ def source_and_target(bad=False, classes=CLASSES):
     )
 
 
-def weigh_examples(network, weighting, data=None, **kwargs):
-    compiling = kwargs.pop("compiling", {})
-    model = kb.BilevelModel(network, weighting, **kwargs)
+def weigh_examples(
+    network, weighting, data=None, source_model=None, **compiling
+):
+    model = kb.BilevelModel(network, weighting, source_model=source_model)
     data = source_and_target() if data is None else data
     history = kb.callbacks.WeightHistory()
     found = trained(model, data, [history], **compiling)
@@ -310,6 +370,19 @@ def examples_meta_weight_net():
 def examples_bad_rows():
     data = source_and_target(bad=True)
     return weigh_examples(cnn(), kb.weighting.Soseleto(alpha_lr=20.0), data)
+
+
+@case
+def examples_dropout():
+    return weigh_examples(with_dropout(), kb.weighting.Soseleto(alpha_lr=20.0))
+
+
+@case
+def examples_overflow():
+    weighting = kb.weighting.Soseleto(alpha_lr=20.0)
+    return overflown(
+        lambda network, **options: weigh_examples(network, weighting, **options)
+    )
 
 
 @case
@@ -428,6 +501,20 @@ def selection_own_loss():
     network = OwnLoss()
     network(images()[0][:1])
     return select(kb.selection.SelfPaced(), [network])
+
+
+@case
+def selection_dropout():
+    networks = [with_dropout(0), with_dropout(1)]
+    return select(kb.selection.CoTeaching(), networks)
+
+
+@case
+def selection_overflow():
+    rule = kb.selection.SelfPaced()
+    return overflown(
+        lambda network, **options: select(rule, [network], **options)
+    )
 
 
 def main(group, path):

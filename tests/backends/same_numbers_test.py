@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 
 from tests.backends import cases
+from tests.backends import drawn
 
 ROOT = Path(__file__).parents[2]
 # The other groups run where JAX and TensorFlow both are.
 WITHOUT_TENSORFLOW = ("shards", "selection")
+# Networks of several outputs, among others; any seeds will do.
+SEEDS = os.environ.get("DRAWN_NETWORKS", "2 3").split()
 
 
 def without_tensorflow(folder):
@@ -35,14 +38,15 @@ def without_tensorflow(folder):
 def run_with_jax(arguments, folder=None):
     """Runs Python with JAX; a folder makes it run without TensorFlow."""
     options, environment = without_tensorflow(folder) if folder else ([], {})
-    return subprocess.run(
+    done = subprocess.run(
         [sys.executable, *options, *map(str, arguments)],
         cwd=ROOT,
         env=os.environ | environment | {"KERAS_BACKEND": "jax"},
-        check=True,
         capture_output=True,
         text=True,
-    ).stdout
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.mark.parametrize("group", list(cases.CASES))
@@ -63,6 +67,24 @@ def test_backends_give_the_same_numbers(group, tmp_path):
             np.testing.assert_allclose(
                 theirs[key], value, rtol=1e-5, atol=1e-5, err_msg=key
             )
+
+
+@pytest.mark.filterwarnings("ignore:Layer '.*' .* was passed an input with")
+def test_drawn_networks_take_the_same_steps(tmp_path):
+    pytest.importorskip("jax")
+    begin = {k: v for s in SEEDS for k, v in drawn.start(int(s)).items()}
+    paths = tmp_path / "start.npz", tmp_path / "found.npz"
+    np.savez(paths[0], **begin)
+    run_with_jax(["-m", "tests.backends.drawn", *paths, *SEEDS])
+    theirs = dict(np.load(paths[1]))
+    for seed in SEEDS:
+        for key, value in drawn.steps(int(seed), begin).items():
+            # Changes are as large as gradients; float32 has seven digits.
+            largest = max(1.0, np.abs(value).max())
+            np.testing.assert_allclose(
+                theirs.pop(key), value, rtol=0, atol=1e-5 * largest, err_msg=key
+            )
+    assert not theirs
 
 
 def test_tensorflow_is_missing_where_it_should_be(tmp_path):

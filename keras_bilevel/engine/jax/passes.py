@@ -109,7 +109,8 @@ class Passes:
         found, changes = seen
         self._last = run.scope
         gradient = [self._scale.down(g) for g in gradient]
-        squares = [jnp.vdot(g, g) for g in gradient]
+        # Accelerators round the factors of products by default.
+        squares = [jnp.vdot(g, g, precision="highest") for g in gradient]
         healthy = jnp.isfinite(found[0][0]) & jnp.isfinite(sum(squares))
         for key, value in changes.items():
             before = start.get(key, self._before[key])

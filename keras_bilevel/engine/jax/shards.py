@@ -14,6 +14,9 @@ from keras_bilevel.engine.jax.passes import Passes
 # or a share of the accelerator's memory if that is more.
 _MOST_BYTES = 512 * 2**20
 _SHARE = 1 / 16
+# Accelerators round the factors of products by default, which would move the
+# weights of shards.
+_EXACT = "highest"
 
 
 def walk(model, weighting, batch, scale):
@@ -92,7 +95,11 @@ class _Weigher:
             seen.losses[None, self._split :],
             # <g_v, g_i>, the numerator of Eq. 10.
             alignment=self._of_lower(
-                [row @ g.ravel() for row, g in zip(rows, judge)], healthy
+                [
+                    jnp.matmul(row, g.ravel(), precision=_EXACT)
+                    for row, g in zip(rows, judge)
+                ],
+                healthy,
             ),
             norm=self._of_lower(seen.squares, healthy),
             gram=self._gram(seen),
@@ -118,7 +125,7 @@ class _Weigher:
         gradient = seen.gradient
         # Eq. 11.
         total = [
-            jnp.tensordot(weights[group], g, 1)
+            jnp.tensordot(weights[group], g, 1, precision=_EXACT)
             for group, g in zip(self._groups, gradient)
         ]
         if self._scale.is_dynamic:
@@ -214,7 +221,7 @@ class _Weigher:
         """Returns the inner product in each group, `(groups,)`."""
         sums = [0.0] * self._count
         for group, x, y in zip(self._groups, a, b):
-            sums[group] += jnp.vdot(x, y)
+            sums[group] += jnp.vdot(x, y, precision=_EXACT)
         return jnp.stack(sums)
 
     def _gram(self, seen):
@@ -228,7 +235,7 @@ class _Weigher:
         sums = [0.0] * self._count
         for group, g in zip(self._groups, self._masked(lower)):
             rows = g.reshape((len(g), -1))
-            sums[group] += rows @ rows.T
+            sums[group] += jnp.matmul(rows, rows.T, precision=_EXACT)
         return jnp.stack(sums)
 
 

@@ -263,7 +263,13 @@ class DataAdapter(KerasDataAdapter):
     A `keras.utils.PyDataset` would do, if Keras took batches with ids from it.
     """
 
-    num_batches = property(lambda self: len(self))
+    @property
+    def num_batches(self):
+        try:
+            return len(self)
+        except TypeError:
+            return None  # tf.data says so if it does not know.
+
     # Keras asks for them where it makes the batches itself.
     batch_size = None
     has_partial_batch = False

@@ -307,6 +307,12 @@ def DataAdapter():
     assert list(batches.get_jax_iterator()) == ["one", "two"]
     assert list(batches.get_numpy_iterator()) == ["one", "two"]
 
+    class Unknown(Batches):
+        def __len__(self):
+            raise TypeError
+
+    assert Unknown().num_batches is None
+
 
 def OracleHooks(tmp_path):
     class Hooked(keras_private.OracleHooks, keras_tuner.Oracle):

@@ -51,7 +51,8 @@ def joined(codes):
 
 
 def _in_range(codes):
-    return ops.bitwise_and(codes, LARGEST - 2) + 1
+    # `ops.bitwise_and` makes bfloat16 of a number where that is `floatx`.
+    return (codes & (LARGEST - 2)) + 1
 
 
 def _is_float(y):

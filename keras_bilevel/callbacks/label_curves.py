@@ -12,6 +12,7 @@ from keras_bilevel.callbacks import outputs
 from keras_bilevel.callbacks.keeper import EpochCurves
 from keras_bilevel.data.batches import get_masks
 from keras_bilevel.data.batches import set_masks
+from keras_bilevel.engine import predicted
 from keras_bilevel.engine import scope_of
 from keras_bilevel.engine.compiled_losses import outputs_of
 from keras_bilevel.extras import axes_or_new
@@ -235,7 +236,7 @@ class _Predictor(keras.Model):
         )
 
     def call(self, x):
-        y_pred = self.model.predict_step((x,))
+        y_pred = predicted(self.model, x)
         return {"y_pred": y_pred, "masks": get_masks(y_pred)}
 
     def read(self, x, batch_size):

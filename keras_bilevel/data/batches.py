@@ -117,16 +117,6 @@ def spec_of(dataset):
     )
 
 
-def sharded_by_data(dataset):
-    """Returns a dataset that gives each worker its part of every batch."""
-    # By default, tf.data may give each worker different files.
-    options = tf.data.Options()
-    options.experimental_distribute.auto_shard_policy = (
-        tf.data.experimental.AutoShardPolicy.DATA
-    )
-    return dataset.with_options(options)
-
-
 def with_ids_checked(dataset, num_examples):
     """Returns a dataset of pairs that raises for source ids out of range."""
 

@@ -142,6 +142,42 @@ class NumpyBatches(keras_private.DataAdapter):
         return itertools.islice(self, count)
 
 
+class PartOfBatches(keras_private.DataAdapter):
+    """The rows of each batch that belong to one of several processes.
+
+    Args:
+        dataset: A `tf.data.Dataset` or `NumpyBatches`, the same one in all
+            processes.
+        index: Integer, the number of the process.
+        count: Integer, the number of all.
+    """
+
+    def __init__(self, dataset, index, count):
+        self._dataset = dataset
+        self._index = index
+        self._count = count
+
+    def __len__(self):
+        return len(self._dataset)
+
+    def __iter__(self):
+        for batch in self._dataset:
+            yield keras.tree.map_structure(self._rows, batch)
+
+    def _rows(self, tensor):
+        if tensor is None:
+            return None
+        size, rest = divmod(len(tensor), self._count)
+        if rest:
+            raise ValueError(
+                "Expected batches that several processes can share evenly. "
+                f"Received: {len(tensor)} rows for {self._count} processes. "
+                "Choose sizes that their number divides."
+            )
+        rows = tensor[self._index * size : (self._index + 1) * size]
+        return keras.ops.convert_to_numpy(rows)
+
+
 def gather_rows(columns, rows):
     """The same rows of each column, an array or a tensor."""
     return keras.tree.map_structure(

@@ -12,7 +12,6 @@ from keras_bilevel.data.arrays import split_off_tail
 from keras_bilevel.data.batches import check_labels
 from keras_bilevel.data.batches import is_dataset
 from keras_bilevel.data.batches import rank_of
-from keras_bilevel.data.batches import sharded_by_data
 from keras_bilevel.data.batches import spec_of
 from keras_bilevel.data.batches import tensors
 from keras_bilevel.data.epochs import origins
@@ -111,10 +110,13 @@ class Fitting(engine.StepOfBackend):
             y = batch_size = sample_weight = None
             validation_split, steps_per_epoch = 0.0, None
         x = self.scheme.check(x)
-        if is_dataset(x):
+        is_known = is_dataset(x)
+        if is_known:
             x = self._prepare(x, class_weight)
             class_weight = None
         callbacks = self._with_own(callbacks, watching, x)
+        if is_known and engine.has_workers(self):
+            x = engine.part_of_worker(x)
         return super().fit(
             x=x,
             y=y,
@@ -200,11 +202,9 @@ class Fitting(engine.StepOfBackend):
             self.train_function = None
         self._ranks = ranks
         self.build_before_trace(spec)
-        if not engine.has_workers(self):
-            return dataset
         for origin in origins(dataset):
             self._check_agree("seed of the dataset", origin.seed, _OTHER_SEED)
-        return sharded_by_data(dataset)
+        return dataset
 
     def _check_agree(self, name, value, mend):
         """Raises `ValueError` if an integer differs between workers."""

@@ -2,6 +2,8 @@
 
 import math
 import re
+import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -230,6 +232,14 @@ import numpy as np
 import keras_bilevel as kb
 from tests.backends import cases
 
+if len(sys.argv) > 4:
+    import jax
+    process = int(sys.argv[4])
+    # Without these, several processes on CPUs do not hear of one another.
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    keras.distribution.initialize(sys.argv[5], 2, process)
+    folder = f"{folder}/{process}"
+    os.makedirs(folder)
 if count > 1:
     keras.distribution.set_distribution(keras.distribution.DataParallel())
 mlp = cases.set_weights(keras.Sequential([
@@ -280,3 +290,68 @@ def test_devices_share_the_work_and_give_the_numbers_of_one(tmp_path, unit):
             found[4][key], value, rtol=1e-5, atol=1e-5, err_msg=key
         )
     assert work[4] < 0.35 * work[1]
+
+
+def free_addresses():
+    with socket.socket() as one, socket.socket() as other:
+        for s in (one, other):
+            s.bind(("127.0.0.1", 0))
+        return ",".join(f"127.0.0.1:{s.getsockname()[1]}" for s in (one, other))
+
+
+# Batches come from NumPy and from tf.data.
+@pytest.mark.parametrize("unit", ["shards", "examples"])
+def test_processes_give_the_numbers_of_one(tmp_path, unit):
+    packages = tmp_path / "packages" if unit == "shards" else None
+    run_with_jax(["-c", PARALLEL, tmp_path, 1, unit], packages)
+    expected = dict(np.load(tmp_path / "found.npz"))
+    addresses = free_addresses()
+    with ThreadPoolExecutor() as pool:
+        runs = [
+            pool.submit(
+                run_with_jax,
+                ["-c", PARALLEL, tmp_path, 2, unit, process, addresses],
+                packages,
+            )
+            for process in (0, 1)
+        ]
+        for process, run in enumerate(runs):
+            run.result()
+            found = dict(np.load(tmp_path / str(process) / "found.npz"))
+            assert found.keys() == expected.keys()
+            for key, value in expected.items():
+                np.testing.assert_allclose(
+                    found[key], value, rtol=1e-5, atol=1e-5, err_msg=key
+                )
+
+
+IN_TURN = """
+import sys
+import keras
+import numpy as np
+from keras_bilevel.engine.jax import shards
+from tests.backends import cases
+
+if sys.argv[1] == "in turn":
+    shards._MOST_BYTES = 0
+found = {}
+for name in sys.argv[3:]:
+    for key, value in cases.CASES["shards"][name]().items():
+        found[f"{name}/{key}"] = value
+np.savez(sys.argv[2], **found)
+"""
+
+
+def test_shards_in_turn_give_the_numbers_of_shards_together(tmp_path):
+    names = ["batchnorm", "per_layer", "bad_rows", "own_state", "dropout"]
+    names += ["not_normalized_two_judges"]
+    names = [f"shards_{name}" for name in names]
+    for way in ("in turn", "together"):
+        run_with_jax(["-c", IN_TURN, way, tmp_path / f"{way}.npz", *names])
+    expected = dict(np.load(tmp_path / "together.npz"))
+    found = dict(np.load(tmp_path / "in turn.npz"))
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        np.testing.assert_allclose(
+            found[key], value, rtol=1e-5, atol=1e-5, err_msg=key
+        )

@@ -139,3 +139,26 @@ def test_group_of_a_function_is_checked_without_tensorflow(without_tensorflow):
     without_tensorflow()
     with pytest.raises(ValueError, match="returned dtype float32 and shape"):
         data.stratified_batches((X, Y), stratify_by=lambda x, y: x["a"][0])
+
+
+@pytest.mark.parametrize("feeds", ["tf.data", "NumPy"])
+def test_processes_share_the_rows_of_each_batch(monkeypatch, feeds):
+    def pairs():
+        if feeds == "NumPy":
+            monkeypatch.setattr(pipelines, "tf", None)
+        made = data.source_target_batches((X, Y), (X, Y, W), 16, 4, seed=3)
+        monkeypatch.undo()
+        return made
+
+    parts = [pipelines.PartOfBatches(pairs(), i, 2) for i in (0, 1)]
+    assert len(parts[0]) == len(pairs())
+    for whole, *halves in zip(pairs(), *parts, strict=True):
+        leaves = map(keras.tree.flatten, (whole, *halves))
+        for one, first, second in zip(*leaves, strict=True):
+            np.testing.assert_array_equal(np.concatenate([first, second]), one)
+
+
+def test_processes_that_cannot_share_evenly_are_refused():
+    pairs = data.source_target_batches((X, Y), (X, Y, W), 16, 4, seed=3)
+    with pytest.raises(ValueError, match="4 rows for 3 processes|16 rows"):
+        next(iter(pipelines.PartOfBatches(pairs, 0, 3)))

@@ -6,6 +6,13 @@ and JAX divides its work.
 
 import contextlib
 
+import jax
+import keras
+import numpy as np
+from jax.experimental import multihost_utils
+
+from keras_bilevel.data.pipelines import PartOfBatches
+
 
 def num_replicas():
     """Returns the number of replicas."""
@@ -54,12 +61,36 @@ def scope_of(model):
 
 def has_workers(model):
     """Returns whether a model trains in several processes."""
-    return False
+    distribution = keras.distribution.distribution()
+    return distribution is not None and jax.process_count() > 1
 
 
 def of_workers(value, model):
-    """Gathers an integer from all workers, a list."""
-    return [value]
+    """Gathers an integer from all workers; each of them has to call this.
+
+    Args:
+        value: Integer of this worker.
+        model: Not needed here.
+
+    Returns:
+        List of integers, in the order of the processes.
+    """
+    if not has_workers(model):
+        return [value]
+    # JAX has 32 bits by default.
+    parts = np.array(divmod(int(value), 2**31), "int32")
+    rows = multihost_utils.process_allgather(parts, tiled=False)
+    return [int(high) * 2**31 + int(low) for high, low in rows]
+
+
+def part_of_worker(dataset):
+    """Returns batches that give each worker its part of every batch.
+
+    Keras would do so for a `tf.data.Dataset` of batches of one size only.
+    """
+    if not keras.distribution.distribution().auto_shard_dataset:
+        return dataset
+    return PartOfBatches(dataset, jax.process_index(), jax.process_count())
 
 
 def check_strategy(model):

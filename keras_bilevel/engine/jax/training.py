@@ -93,6 +93,16 @@ class StepOfBackend(keras_private.JaxHooks):
             self._is_rehearsing = False
 
 
+def predicted(model, x):
+    """Returns what `predict_step` of a Keras model gives for a batch."""
+    kept = model.non_trainable_variables
+    state = [v.value for v in model.trainable_variables]
+    y_pred, values = model.predict_step((state, [v.value for v in kept]), (x,))
+    for variable, value in zip(kept, values):
+        variable.assign(value)
+    return y_pred
+
+
 def _spec(tensor):
     kind = keras.backend.standardize_dtype(tensor.dtype)
     kind = jax.dtypes.canonicalize_dtype(kind)

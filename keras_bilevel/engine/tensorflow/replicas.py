@@ -123,6 +123,16 @@ def of_workers(value, model):
     return [int(v) for v in values.numpy()]
 
 
+def part_of_worker(dataset):
+    """Returns a dataset that gives each worker its part of every batch."""
+    # By default, tf.data may give each worker different files.
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = (
+        tf.data.experimental.AutoShardPolicy.DATA
+    )
+    return dataset.with_options(options)
+
+
 def check_strategy(model):
     """Raises `ValueError` for a strategy without synchronous replicas."""
     strategy = model.distribute_strategy

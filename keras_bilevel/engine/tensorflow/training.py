@@ -69,6 +69,11 @@ class StepOfBackend(keras_private.TensorFlowHooks):
         return step
 
 
+def predicted(model, x):
+    """Returns what `predict_step` of a Keras model gives for a batch."""
+    return model.predict_step((x,))
+
+
 def _is_known(leaf):
     """Whether Keras can make a symbolic tensor like this one."""
     if isinstance(leaf, np.ndarray):

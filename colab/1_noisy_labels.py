@@ -29,7 +29,7 @@ python -c "import keras_bilevel" 2>/dev/null \\
 
 import os
 
-os.environ["KERAS_BACKEND"] = "tensorflow"
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # Or "jax".
 
 import keras
 import matplotlib.pyplot as plt

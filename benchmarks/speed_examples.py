@@ -6,6 +6,7 @@ weighted gradient and the alignments, as bare functions over the plain gradient
 of the same examples. See `costs` and `alignments`.
 """
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -42,7 +43,9 @@ def _plan(preset):
         for way in alignments.WAYS
         if size <= LARGEST.get(way, size)
     ]
-    timed = [dict(zip(FIELDS, row)) for row in FITS + ways]
+    # The ways are written with TensorFlow.
+    has_ways = keras.backend.backend() == "tensorflow"
+    timed = [dict(zip(FIELDS, row)) for row in FITS + has_ways * ways]
     pairs = plans.each("pairs", [preset["pairs"]])
     return plans.grid(timed, pairs) + [dict(zip(FIELDS, m)) for m in MEMORY]
 

@@ -10,6 +10,8 @@ import keras_bilevel as kb
 class Recorder:
     """An observer that keeps what a step has shown, for eager steps."""
 
+    variables = ()
+
     def observe(self, step):
         self.step = step
 
@@ -39,10 +41,22 @@ def train_step(model, *batch):
     """Runs one eager training step and returns its `Step`."""
     recorder = Recorder()
     model._observers = [recorder]
-    model.train_step(
-        keras.tree.map_structure(keras.ops.convert_to_tensor, batch)
-    )
+    batch = keras.tree.map_structure(keras.ops.convert_to_tensor, batch)
+    if keras.backend.backend() == "jax":
+        _train_with_state(model, batch)
+    else:
+        model.train_step(batch)
     return recorder.step
+
+
+def _train_with_state(model, batch):
+    model.build_on_first_batch(None, batch)
+    model.make_train_function()  # Creates what a step would create.
+    groups = model._groups()
+    state = [[v.value for v in group] for group in groups]
+    _, values = model.train_step(state, batch)
+    for variable, value in zip(sum(groups, []), sum(values, [])):
+        variable.assign(value)
 
 
 def batch_of(num_examples=32, inputs=5, classes=3, seed=0):

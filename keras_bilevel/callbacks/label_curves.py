@@ -241,9 +241,9 @@ class _Predictor(keras.Model):
 
     def read(self, x, batch_size):
         """Returns predictions for an array of examples, with masks."""
-        predicted = self.predict(x, batch_size=batch_size, verbose=0)
+        found = self.predict(x, batch_size=batch_size, verbose=0)
         y_pred, masks = keras.tree.map_structure(
             keras.ops.convert_to_tensor,
-            (predicted["y_pred"], predicted["masks"]),
+            (found["y_pred"], found["masks"]),
         )
         return set_masks(y_pred, masks)

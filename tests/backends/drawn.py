@@ -63,7 +63,7 @@ def steps(seed, begin):
         data = tf.data.Dataset.from_tensors(data)
         logs = model.fit(data, verbose=0).history
         found[f"{seed}/{name}/loss"] = np.array(logs["loss"])
-        if weighting is not None and name == "examples":
+        if name == "examples":
             found[f"{seed}/{name}/scores"] = weighting.example_scores
         pairs = zip(weights, network.weights, strict=True)
         for i, (before, variable) in enumerate(pairs):

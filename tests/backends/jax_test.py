@@ -5,12 +5,14 @@ import re
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
+import keras
 import numpy as np
 import pytest
 
 from tests.backends.same_numbers_test import run_with_jax
 
 jax = pytest.importorskip("jax")
+replicas = pytest.importorskip("keras_bilevel.engine.jax.replicas")
 convolutions = pytest.importorskip("keras_bilevel.engine.jax.convolutions")
 
 CASES = {
@@ -174,7 +176,6 @@ np.savez(path + ".npz", score=model.weighting.example_scores,
 
 
 def test_saved_model_goes_on_with_the_other_backend(tmp_path):
-    keras = pytest.importorskip("keras")
     import keras_bilevel as kb
 
     network = keras.Sequential(
@@ -325,6 +326,26 @@ def test_processes_give_the_numbers_of_one(tmp_path, unit):
                 )
 
 
+def distribution(kind, **options):
+    made = object.__new__(getattr(keras.distribution, kind))
+    for name, value in options.items():
+        setattr(made, name, value)
+    return made
+
+
+def test_data_of_one_process_are_left_as_they_are(monkeypatch):
+    own = distribution("DataParallel", auto_shard_dataset=False)
+    monkeypatch.setattr(keras.distribution, "distribution", lambda: own)
+    assert replicas.part_of_worker("batches") == "batches"
+
+
+def test_processes_that_share_a_model_are_refused(monkeypatch):
+    own = distribution("ModelParallel", auto_shard_dataset=True)
+    monkeypatch.setattr(keras.distribution, "distribution", lambda: own)
+    with pytest.raises(ValueError, match="Received: ModelParallel"):
+        replicas.part_of_worker("batches")
+
+
 IN_TURN = """
 import sys
 import keras
@@ -334,6 +355,7 @@ from tests.backends import cases
 
 if sys.argv[1] == "in turn":
     shards._MOST_BYTES = 0
+    shards._Weigher.of_all = None  # Fails if shards are not taken in turn.
 found = {}
 for name in sys.argv[3:]:
     for key, value in cases.CASES["shards"][name]().items():

@@ -24,6 +24,9 @@ from keras_bilevel.engine.jax import scope
 
 # An odd number, so that its multiples are different 32-bit numbers.
 _STRIDE = 0x9E3779B1
+# The precision of products of gradients. Accelerators round their factors by
+# default, which would move the weights of shards.
+EXACT = "highest"
 
 
 @dataclasses.dataclass
@@ -109,8 +112,7 @@ class Passes:
         found, changes = seen
         self._last = run.scope
         gradient = [self._scale.down(g) for g in gradient]
-        # Accelerators round the factors of products by default.
-        squares = [jnp.vdot(g, g, precision="highest") for g in gradient]
+        squares = [jnp.vdot(g, g, precision=EXACT) for g in gradient]
         healthy = jnp.isfinite(found[0][0]) & jnp.isfinite(sum(squares))
         for key, value in changes.items():
             before = start.get(key, self._before[key])

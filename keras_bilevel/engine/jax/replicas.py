@@ -88,7 +88,13 @@ def part_of_worker(dataset):
 
     Keras would do so for a `tf.data.Dataset` of batches of one size only.
     """
-    if not keras.distribution.distribution().auto_shard_dataset:
+    distribution = keras.distribution.distribution()
+    if not isinstance(distribution, keras.distribution.DataParallel):
+        raise ValueError(
+            "Expected `keras.distribution.DataParallel` for training in "
+            f"several processes. Received: {type(distribution).__name__}."
+        )
+    if not distribution.auto_shard_dataset:
         return dataset
     return PartOfBatches(dataset, jax.process_index(), jax.process_count())
 

@@ -8,15 +8,13 @@ from jax import numpy as jnp
 from keras_bilevel.data.batches import map_tensors
 from keras_bilevel.data.batches import tensors
 from keras_bilevel.engine import step
+from keras_bilevel.engine.jax.passes import EXACT
 from keras_bilevel.engine.jax.passes import Passes
 
 # How many bytes the gradients of all shards may have to be held together: this,
 # or a share of the accelerator's memory if that is more.
 _MOST_BYTES = 512 * 2**20
 _SHARE = 1 / 16
-# Accelerators round the factors of products by default, which would move the
-# weights of shards.
-_EXACT = "highest"
 
 
 def walk(model, weighting, batch, scale):
@@ -96,7 +94,7 @@ class _Weigher:
             # <g_v, g_i>, the numerator of Eq. 10.
             alignment=self._of_lower(
                 [
-                    jnp.matmul(row, g.ravel(), precision=_EXACT)
+                    jnp.matmul(row, g.ravel(), precision=EXACT)
                     for row, g in zip(rows, judge)
                 ],
                 healthy,
@@ -125,7 +123,7 @@ class _Weigher:
         gradient = seen.gradient
         # Eq. 11.
         total = [
-            jnp.tensordot(weights[group], g, 1, precision=_EXACT)
+            jnp.tensordot(weights[group], g, 1, precision=EXACT)
             for group, g in zip(self._groups, gradient)
         ]
         if self._scale.is_dynamic:
@@ -221,7 +219,7 @@ class _Weigher:
         """Returns the inner product in each group, `(groups,)`."""
         sums = [0.0] * self._count
         for group, x, y in zip(self._groups, a, b):
-            sums[group] += jnp.vdot(x, y, precision=_EXACT)
+            sums[group] += jnp.vdot(x, y, precision=EXACT)
         return jnp.stack(sums)
 
     def _gram(self, seen):
@@ -235,7 +233,7 @@ class _Weigher:
         sums = [0.0] * self._count
         for group, g in zip(self._groups, self._masked(lower)):
             rows = g.reshape((len(g), -1))
-            sums[group] += jnp.matmul(rows, rows.T, precision=_EXACT)
+            sums[group] += jnp.matmul(rows, rows.T, precision=EXACT)
         return jnp.stack(sums)
 
 

@@ -13,68 +13,6 @@ from tests.backends.same_numbers_test import run_with_jax
 
 jax = pytest.importorskip("jax")
 replicas = pytest.importorskip("keras_bilevel.engine.jax.replicas")
-convolutions = pytest.importorskip("keras_bilevel.engine.jax.convolutions")
-
-CASES = {
-    "same": {"padding": "SAME"},
-    "valid": {"padding": "VALID"},
-    "strided": {"padding": "SAME", "window_strides": (2, 3)},
-    "dilated": {"padding": "SAME", "rhs_dilation": (2, 1)},
-    "cut off": {"padding": [(-1, 2), (0, -2)]},
-    "line": {"padding": "SAME", "rank": 1},
-    "volume": {"padding": "SAME", "rank": 3},
-    "large": {"padding": "SAME", "taps": 9},
-}
-
-
-def convolution(rank=2, taps=3, **options):
-    """Returns a function of inputs and kernel, and both for three shards."""
-    rng = np.random.default_rng(0)
-    axes = "XYZ"[:rank]
-    order = (f"N{axes}C", f"{axes}IO", f"N{axes}C")
-    options = {"window_strides": (1,) * rank, **options}
-    x = rng.normal(size=(3, 2, *(9, 8, 7)[:rank], 4)).astype("float32")
-    kernel = rng.normal(size=(*[taps] * rank, 4, 5)).astype("float32")
-
-    def loss(kernel, x):
-        y = jax.lax.conv_general_dilated(
-            x, kernel, dimension_numbers=order, **options
-        )
-        # A function that JAX compiles by itself, and one of its own rules.
-        return jax.nn.relu(jax.jit(jax.numpy.sin)(y)).sum(), y
-
-    return loss, kernel, x
-
-
-def gradients(loss, kernel, x):
-    both = jax.grad(loss, argnums=(0, 1), has_aux=True)
-    return jax.jit(jax.vmap(both, in_axes=(None, 0)))(kernel, x)
-
-
-@pytest.mark.parametrize("name", list(CASES))
-def test_taps_give_the_gradients_of_a_kernel(name):
-    loss, kernel, x = convolution(**CASES[name])
-    expected = gradients(loss, kernel, x)
-    found = gradients(convolutions.by_taps(loss), kernel, x)
-    pairs = zip(*map(jax.tree.leaves, (found, expected)), strict=True)
-    for ours, theirs in pairs:
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
-
-
-def test_taps_take_the_place_of_grouped_convolutions():
-    loss, kernel, x = convolution(padding="SAME")
-
-    def groups(function):
-        text = (
-            jax.jit(lambda k, x: gradients(function, k, x))
-            .lower(kernel, x)
-            .as_text()
-        )
-        counts = text.split("group_count = ")[1:]
-        return max(int(count.split()[0]) for count in counts)
-
-    assert groups(loss) == 3
-    assert groups(convolutions.by_taps(loss)) == 1
 
 
 def test_own_steps_are_refused_by_name():

@@ -10,73 +10,16 @@ import math
 
 import jax
 from jax import numpy as jnp
-from jax.extend import core
 
 # A 7x7 kernel. Beyond it, so many products take longer.
 _MOST_TAPS = 49
 
 
-def by_taps(function):
-    """Returns a function with other gradients of kernels, of the same values.
-
-    Args:
-        function: Function of a structure of tensors to one of tensors.
-    """
-
-    def call(*arguments):
-        traced, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
-        found = _evaluate(
-            traced.jaxpr, traced.consts, jax.tree.leaves(arguments)
-        )
-        return jax.tree.unflatten(jax.tree.structure(shapes), found)
-
-    return call
-
-
-def _evaluate(jaxpr, constants, arguments):
-    """Runs a function that JAX has traced, with our convolutions."""
-    values = dict(zip(jaxpr.constvars, constants))
-    values.update(zip(jaxpr.invars, arguments))
-
-    def read(atom):
-        return atom.val if _is_literal(atom) else values[atom]
-
-    for equation in jaxpr.eqns:
-        inputs = [read(atom) for atom in equation.invars]
-        if equation.primitive.name in ("jit", "pjit"):
-            inner = equation.params["jaxpr"]
-            found = _evaluate(inner.jaxpr, inner.consts, inputs)
-        elif _is_known(equation):
-            found = [_convolution(equation.params)(*inputs)]
-        else:
-            found = _as_before(jaxpr, equation, values)
-        values.update(zip(equation.outvars, found))
-    return [read(atom) for atom in jaxpr.outvars]
-
-
-def _as_before(jaxpr, equation, values):
-    """Runs one operation as JAX does."""
-    inputs = {a: None for a in equation.invars if not _is_literal(a)}
-    alone = jaxpr.replace(
-        constvars=[],
-        invars=list(inputs),
-        outvars=equation.outvars,
-        eqns=[equation],
-        effects=equation.effects,
-    )
-    run = core.jaxpr_as_fun(core.ClosedJaxpr(alone, []))
-    return run(*(values[atom] for atom in inputs))
-
-
-def _is_literal(atom):
-    return isinstance(atom, core.Literal)
-
-
-def _is_known(equation):
-    """Returns whether it is a convolution of Keras' order of axes."""
-    if equation.primitive.name != "conv_general_dilated":
+def is_known(operation):
+    """Returns whether it is a convolution of few taps, in Keras' order."""
+    if operation.name != "conv_general_dilated":
         return False
-    options = equation.params
+    options = operation.options
     rank = len(options["window_strides"])
     axes = tuple(range(rank))
     last = (0, rank + 1, *(axis + 1 for axis in axes))
@@ -87,12 +30,20 @@ def _is_known(equation):
         and options["feature_group_count"] == 1
         and options["batch_group_count"] == 1
         and set(options["lhs_dilation"]) == {1}
-        and math.prod(equation.invars[1].aval.shape[:-2]) <= _MOST_TAPS
+        and math.prod(operation.inputs[1].shape[:-2]) <= _MOST_TAPS
     )
 
 
-def _convolution(options):
-    """Returns a convolution whose kernel's gradient is one of `_of_kernel`."""
+def by_taps(options):
+    """Returns a convolution with another gradient of its kernel.
+
+    Args:
+        options: Dict, those of JAX' convolution.
+
+    Returns:
+        Function of a batch `(batch, *size, channels)` and a kernel
+        `(*taps, channels, filters)`.
+    """
 
     @jax.custom_vjp
     def convolve(x, kernel):

@@ -18,15 +18,12 @@ from keras_bilevel import keras_private
 from keras_bilevel.data.batches import map_tensors
 from keras_bilevel.engine import losses
 from keras_bilevel.engine import state
-from keras_bilevel.engine.jax import convolutions
 from keras_bilevel.engine.jax import gradients
+from keras_bilevel.engine.jax import kernels
 from keras_bilevel.engine.jax import scope
 
 # An odd number, so that its multiples are different 32-bit numbers.
 _STRIDE = 0x9E3779B1
-# The precision of products of gradients. Accelerators round their factors by
-# default, which would move the weights of shards.
-EXACT = "highest"
 
 
 @dataclasses.dataclass
@@ -35,7 +32,8 @@ class Seen:
 
     Attributes:
         found: The loss of each shard and its predictions, and their masks.
-        gradient: List with the gradient of each trainable variable.
+        gradient: List with the gradient of each trainable variable, `Whole` or
+            `Factors`.
         squares: List with the squared norm of each of them.
         changes: Dict from the ids of variables to their values after the pass.
         healthy: Boolean, whether loss, gradient and state are finite.
@@ -75,6 +73,7 @@ class Passes:
 
     Attributes:
         are_side_by_side: Boolean, whether the state of the network allows that.
+        bytes_of_shard: How large the gradient of one shard is.
     """
 
     def __init__(self, model, weighting, shards, scale):
@@ -84,9 +83,15 @@ class Passes:
         self._same_dropout = weighting.same_dropout
         self._before = scope.values()
         first = map_tensors(lambda t: t[0], shards)
-        jax.eval_shape(self.one, first, {})
+        beside = functools.partial(self.one, beside=True)
+        seen = jax.eval_shape(beside, first, {})
         self._moves = self._known_moves(self._last)
         self.are_side_by_side = self._last.updated.keys() <= self._moves.keys()
+        if not self.are_side_by_side:
+            seen = jax.eval_shape(self.one, first, {})
+        self.bytes_of_shard = 4 * sum(
+            tensor.size for tensor in jax.tree.leaves(seen.gradient)
+        )
 
     def one(self, part, start, beside=False):
         """Returns what one shard gives.
@@ -107,12 +112,16 @@ class Passes:
             self._model.trainable_variables,
             {**self._before, **start},
         )
-        function = convolutions.by_taps(run) if beside else run
-        gradient, seen = jax.grad(function, has_aux=True)(run.point())
+        if beside:
+            gradient, seen = kernels.differentiate(
+                run, run.point(), self._scale
+            )
+        else:
+            gradient, seen = jax.grad(run, has_aux=True)(run.point())
+            gradient = [kernels.Whole(self._scale.down(g)) for g in gradient]
         found, changes = seen
         self._last = run.scope
-        gradient = [self._scale.down(g) for g in gradient]
-        squares = [jnp.vdot(g, g, precision=EXACT) for g in gradient]
+        squares = [g.squared_norm() for g in gradient]
         healthy = jnp.isfinite(found[0][0]) & jnp.isfinite(sum(squares))
         for key, value in changes.items():
             before = start.get(key, self._before[key])

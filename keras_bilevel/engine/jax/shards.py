@@ -1,14 +1,12 @@
 """One weighted gradient from the shards of a super-batch."""
 
-import math
-
 import jax
 from jax import numpy as jnp
 
 from keras_bilevel.data.batches import map_tensors
 from keras_bilevel.data.batches import tensors
 from keras_bilevel.engine import step
-from keras_bilevel.engine.jax.passes import EXACT
+from keras_bilevel.engine.jax.kernels import EXACT
 from keras_bilevel.engine.jax.passes import Passes
 
 # How many bytes the gradients of all shards may have to be held together: this,
@@ -34,8 +32,8 @@ def walk(model, weighting, batch, scale):
     shards = _cut(batch, weighting.num_shards)
     passes = Passes(model, weighting, shards, scale)
     weigher = _Weigher(model, weighting, scale)
-    numbers = weighting.num_shards * sum(math.prod(v.shape) for v in variables)
-    if 4 * numbers <= _most_bytes() or "gram" in weighting.statistics:
+    held = weighting.num_shards * passes.bytes_of_shard
+    if held <= _most_bytes() or "gram" in weighting.statistics:
         seen = passes.all(shards)
         weights, total = weigher.of_all(seen)
     else:
@@ -86,17 +84,13 @@ class _Weigher:
             their weighted sum, both not normalised.
         """
         judge, healthy = self._judge(seen), seen.healthy[self._split :]
-        # All rows, since those of the lower shards alone would be a copy.
-        rows = [g.reshape((len(g), -1)) for g in seen.gradient]
         weights = self._weigh(
             healthy,
             seen.losses[None, self._split :],
             # <g_v, g_i>, the numerator of Eq. 10.
+            # Of all shards, since the lower ones alone would be a copy.
             alignment=self._of_lower(
-                [
-                    jnp.matmul(row, g.ravel(), precision=EXACT)
-                    for row, g in zip(rows, judge)
-                ],
+                [g.alignments(u) for g, u in zip(seen.gradient, judge)],
                 healthy,
             ),
             norm=self._of_lower(seen.squares, healthy),
@@ -123,7 +117,7 @@ class _Weigher:
         gradient = seen.gradient
         # Eq. 11.
         total = [
-            jnp.tensordot(weights[group], g, 1, precision=EXACT)
+            g.weighted_sum(weights[group])
             for group, g in zip(self._groups, gradient)
         ]
         if self._scale.is_dynamic:
@@ -134,11 +128,13 @@ class _Weigher:
         are_healthy = seen.healthy.all()
 
         def add(shard, total):
+            one = jax.tree.map(lambda t: t[shard][None], gradient)
+            weight = weights[:, shard][:, None]
             return [
                 jnp.where(
-                    seen.healthy[shard], t + weights[group, shard] * g[shard], t
+                    seen.healthy[shard], t + g.weighted_sum(weight[group]), t
                 )
-                for t, group, g in zip(total, self._groups, gradient)
+                for t, group, g in zip(total, self._groups, one)
             ]
 
         count = jnp.where(are_healthy, 0, len(seen.healthy))
@@ -168,7 +164,7 @@ class _Weigher:
             now, total = carry
             now, seen = passes.turn(now, part)
             one = jax.tree.map(lambda t: t[None], seen)
-            gradient = [g[0] for g in self._masked(one)]
+            gradient = [g.tensor[0] for g in self._masked(one)]
             weights = self._weigh(
                 one.healthy,
                 one.losses[None],
@@ -197,14 +193,17 @@ class _Weigher:
     def _judge(self, seen):
         """Returns the sum of the gradients of the validation shards."""
         upper = jax.tree.map(lambda t: t[: self._split], seen)
-        return [jnp.sum(g, axis=0) for g in self._masked(upper)]
+        ones = jnp.ones(self._split)
+        return [g.weighted_sum(ones) for g in self._masked(upper)]
 
     def _masked(self, seen):
         """Returns the gradients of shards, 0 for those that are not healthy."""
-        return [
-            self._scale.mask(seen.healthy.reshape((-1, *[1] * (g.ndim - 1))), g)
-            for g in seen.gradient
-        ]
+
+        def mask(tensor):
+            healthy = seen.healthy.reshape((-1, *[1] * (tensor.ndim - 1)))
+            return self._scale.mask(healthy, tensor)
+
+        return jax.tree.map(mask, seen.gradient)
 
     def _weigh(self, healthy, loss, **statistics):
         """Returns the weights of shards, `(groups, shards)`."""
@@ -232,8 +231,7 @@ class _Weigher:
         lower = jax.tree.map(lambda t: t[self._split :], seen)
         sums = [0.0] * self._count
         for group, g in zip(self._groups, self._masked(lower)):
-            rows = g.reshape((len(g), -1))
-            sums[group] += jnp.matmul(rows, rows.T, precision=EXACT)
+            sums[group] += g.products()
         return jnp.stack(sums)
 
 

@@ -40,6 +40,41 @@ except ValueError as error:
     assert "KERAS_BACKEND=tensorflow" in printed
 
 
+OUT_OF_RANGE = """
+import keras
+import numpy as np
+import keras_bilevel as kb
+
+rng = np.random.default_rng(0)
+
+def batches():
+    for last in (3, 3, %d):
+        x = rng.normal(size=(4, 3)).astype("float32")
+        y = rng.integers(2, size=4)
+        yield (x, y, np.array([0, 1, 2, last])), (x, y)
+
+network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+model = kb.BilevelModel(network, kb.weighting.Soseleto(8))
+model.compile(
+    "sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+)
+try:
+    model.fit(batches(), verbose=0)
+except ValueError as error:
+    print(error)
+print("steps", int(model.optimizer.iterations.value))
+print("finite", np.isfinite(model.predict(np.ones((1, 3)), verbose=0)).all())
+"""
+
+
+@pytest.mark.parametrize("last", [8, -1])
+def test_ids_out_of_range_are_an_error_before_the_step(last):
+    printed = run_with_jax(["-c", OUT_OF_RANGE % last])
+    assert "Expected example ids in [0, 8)" in printed
+    assert "steps 2" in printed
+    assert "finite True" in printed
+
+
 RESUMED = """
 import sys
 import keras

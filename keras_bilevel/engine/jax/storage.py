@@ -3,27 +3,36 @@
 import os
 
 import jax
+import numpy as np
 
 
 def check_ids(ids, num_examples):
-    """Returns ids; `fit` fails if one is out of range.
+    """Returns ids; raises `ValueError` if one is out of range.
+
+    While a step is compiled nothing is known of ids. The `train_function` has
+    them checked before each step.
 
     Args:
         ids: Integer tensor of shape `(batch_size,)`.
         num_examples: Integer, or `None` if any id is valid.
     """
-    if num_examples is not None:
-        is_valid = (ids >= 0) & (ids < num_examples)
-        jax.debug.callback(_check, is_valid.all(), num_examples)
+    if num_examples is None or isinstance(ids, jax.core.Tracer):
+        return ids
+    for part in _parts_here(ids):
+        if part.size and not 0 <= part.min() <= part.max() < num_examples:
+            raise ValueError(
+                f"Expected example ids in [0, {num_examples}), as the "
+                "weighting was made with num_examples. Received: ids from "
+                f"{part.min()} to {part.max()}."
+            )
     return ids
 
 
-def _check(are_valid, num_examples):
-    if not are_valid:
-        raise ValueError(
-            f"Expected example ids in [0, {num_examples}), as the weighting "
-            "was made with num_examples. Received: an id outside."
-        )
+def _parts_here(tensor):
+    """Returns the parts of a tensor that this process holds, a list."""
+    if not isinstance(tensor, jax.Array):
+        return [np.asarray(tensor)]
+    return [np.asarray(shard.data) for shard in tensor.addressable_shards]
 
 
 def read_rows(variable, rows):

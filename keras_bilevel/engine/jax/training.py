@@ -71,9 +71,19 @@ class StepOfBackend(keras_private.JaxHooks):
     _is_rehearsing = False
 
     def make_train_function(self, force=False):
-        if self.train_function is None or force:
-            self._rehearse()
-        super().make_train_function(force)
+        if self.train_function is not None and not force:
+            return
+        self._rehearse()
+        super().make_train_function(force=True)
+        step_of = self.train_function
+        # A compiled step cannot see that an id is out of range.
+        self.train_function = lambda state, iterator: step_of(
+            state, map(self._checked, iterator)
+        )
+
+    def _checked(self, batch):
+        self.scheme.parse(batch)
+        return batch
 
     def _rehearse(self):
         """Traces a step once, for what is only created in a step.

@@ -124,8 +124,9 @@ def _bilevel(run):
         num_validation_shards=run.settings["num_validation_shards"],
         **run.settings.get("weighting", {}),
     )
-    stratify_by = run.settings.get("stratify_by", "label")
-    return _weighted(run, weighting, *run.arrays, stratify_by=stratify_by)
+    names = {"stratify_by", "validation_ratio"} & run.settings.keys()
+    options = {name: run.settings[name] for name in names}
+    return _weighted(run, weighting, *run.arrays, **options)
 
 
 def _reweight(run):

@@ -3,13 +3,15 @@
 import dataclasses
 from pathlib import Path
 
+import keras
 import numpy as np
 from sklearn.model_selection import train_test_split
 
 from benchmarks import datasets
+from benchmarks import networks
 from keras_bilevel.data import noise
 
-KINDS = ("symmetric", "pair", "confusion", "uniform", "human")
+KINDS = ("symmetric", "pair", "confusion", "uniform", "human", "predicted")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,9 +100,31 @@ def _given(data, settings, data_dir):
             return noise.uniform(y, num_classes, seed=seed)[0]
         case "human":
             return human_labels(data, data_dir, settings)
+        case "predicted":
+            return _predicted_labels(data, settings)
     raise ValueError(
         f"Unknown kind of noise. Expected one of {KINDS}. Received: {kind!r}"
     )
+
+
+def _predicted_labels(data, settings):
+    """Labels that a network gives, which has learnt the right ones.
+
+    Dropout makes it err, see `noise.predicted`. The setting `teacher` has the
+    `fit` options of the network that is trained, and its rate.
+    """
+    options = dict(settings["teacher"])
+    network = networks.build(
+        settings["network"], data.x_train.shape[1:], data.num_classes
+    )
+    network.compile(
+        keras.optimizers.SGD(options.pop("learning_rate"), momentum=0.9),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    network.fit(data.x_train, data.y_train, verbose=0, **options)
+    return noise.predicted(
+        network, data.x_train, data.y_train, seed=settings["seed"]
+    )[0]
 
 
 def human_labels(data, data_dir, settings):

@@ -128,6 +128,20 @@ def check_stratify_by(stratify_by):
         )
 
 
+def check_stratify_by_of_model(stratify_by):
+    """As `check_stratify_by`, for a model, which does not hold any data."""
+    check_stratify_by(stratify_by)
+    is_known = isinstance(stratify_by, str) or callable(stratify_by)
+    if stratify_by is not None and not is_known:
+        raise ValueError(
+            "Invalid value for argument `stratify_by`. Expected 'label', a "
+            "function or None. Received: stratify_by of type "
+            f"{type(stratify_by).__name__}. To stratify by an array, pass it "
+            "to `kb.data.stratified_batches((x, y), ..., stratify_by=groups)`, "
+            "and that to `fit`."
+        )
+
+
 def array_groups(x, y, num_examples, stratify_by):
     """The group of each example of a data set in memory.
 

@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_bilevel.data.labels import check_stratify_by_of_model
 from keras_bilevel.models.fitting import Fitting
 from keras_bilevel.models.wrapper import Wrapper
 from keras_bilevel.models.wrapper import deserialized
@@ -99,6 +100,7 @@ class BilevelModel(Fitting, Wrapper):
         if source_model is not None:
             model, source_model = map(_normalized, (model, source_model))
         super().__init__(model, **kwargs)
+        check_stratify_by_of_model(stratify_by)
         self.weighting = get_weighting(weighting)
         self.source_loss = source_loss
         self.stratify_by = stratify_by

@@ -172,6 +172,16 @@ def test_dict_inputs_outputs_losses_and_metrics():
     )
 
 
+@pytest.mark.parametrize("stratify_by", [np.zeros(8, int), "lable", 3])
+def test_unknown_stratify_by_is_an_error_at_once(stratify_by):
+    with pytest.raises(ValueError, match="`stratify_by`. Expected 'label'"):
+        kb.BilevelModel(
+            two_outputs(),
+            kb.weighting.DeepBilevel(4),
+            stratify_by=stratify_by,
+        )
+
+
 def test_dict_labels_without_stratify_by_are_an_error():
     x, y = two_output_data()
     model = kb.BilevelModel(two_outputs(), kb.weighting.DeepBilevel(4))

@@ -1,5 +1,6 @@
 """The sweeps: their plan, what a row changes, their report."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -74,10 +75,13 @@ def test_validation_ratio_reaches_the_model():
 def test_predicted_labels_are_a_networks_and_are_the_same_again():
     settings = plans.noisy(num_train=320, network="cnn")
     settings |= sweeps.PREDICTED
-    settings["teacher"] = {**settings["teacher"], "epochs": 3}
-    task, again = tasks.make(settings), tasks.make(settings)
-    np.testing.assert_array_equal(task.y_given, again.y_given)
-    assert 0 < task.wrong.mean() < 0.9
+    settings["teacher"] = {"learning_rate": 0.1, "epochs": 10}
+    found = []
+    for _ in range(2):
+        keras.utils.set_random_seed(0)  # As each run does.
+        found.append(tasks.make(settings))
+    np.testing.assert_array_equal(found[0].y_given, found[1].y_given)
+    assert 0 < found[0].wrong.mean() < 0.5
 
 
 def test_the_report_has_a_row_for_each_setting(tmp_path):

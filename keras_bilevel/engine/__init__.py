@@ -29,6 +29,7 @@ from keras_bilevel.engine.step import effective_units
 
 apply = gradients.apply
 check_strategy = replicas.check_strategy
+check_validation = replicas.check_validation
 gather = replicas.gather
 has_workers = replicas.has_workers
 make_once = replicas.make_once

@@ -116,6 +116,7 @@ class Fitting(engine.StepOfBackend):
             class_weight = None
         callbacks = self._with_own(callbacks, watching, x)
         if is_known and engine.has_workers(self):
+            engine.check_validation(validation_data)
             x = engine.part_of_worker(x)
         return super().fit(
             x=x,

@@ -319,6 +319,20 @@ def test_processes_that_share_a_model_are_refused(monkeypatch):
         replicas.part_of_worker("batches")
 
 
+def test_arrays_to_validate_on_are_refused_in_several_processes(monkeypatch):
+    def check(data, **options):
+        own = distribution("DataParallel", **options)
+        monkeypatch.setattr(keras.distribution, "distribution", lambda: own)
+        replicas.check_validation(data)
+
+    arrays = np.zeros((4, 2)), np.zeros(4)
+    check(None, auto_shard_dataset=True)
+    check("a dataset", auto_shard_dataset=True)
+    check(arrays, auto_shard_dataset=False)
+    with pytest.raises(ValueError, match="Expected `validation_data`"):
+        check(arrays, auto_shard_dataset=True)
+
+
 IN_TURN = """
 import sys
 import keras

@@ -99,6 +99,26 @@ def part_of_worker(dataset):
     return PartOfBatches(dataset, jax.process_index(), jax.process_count())
 
 
+def check_validation(data):
+    """Raises `ValueError` for validation data that Keras does not divide.
+
+    Without this, it would say so after the first epoch.
+
+    Args:
+        data: What several workers validate on, or `None`.
+    """
+    if not keras.distribution.distribution().auto_shard_dataset:
+        return
+    if isinstance(data, (tuple, list)):
+        raise ValueError(
+            "Expected `validation_data` that is a `tf.data.Dataset` in several "
+            "processes, since Keras divides no arrays among them. Received: "
+            "arrays, or a `validation_split`. Pass `validation_data=tf.data."
+            "Dataset.from_tensor_slices((x, y)).batch(n)`, where all processes "
+            "divide every batch, the last one too."
+        )
+
+
 def check_strategy(model):
     """Raises `ValueError` for a strategy without synchronous replicas."""
 

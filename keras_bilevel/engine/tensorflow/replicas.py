@@ -133,6 +133,10 @@ def part_of_worker(dataset):
     return dataset.with_options(options)
 
 
+def check_validation(data):
+    """Does nothing: Keras divides any validation data among workers."""
+
+
 def check_strategy(model):
     """Raises `ValueError` for a strategy without synchronous replicas."""
     strategy = model.distribute_strategy

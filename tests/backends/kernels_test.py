@@ -15,6 +15,13 @@ CONVOLUTIONS = {
     "line": {"padding": "SAME", "rank": 1},
     "volume": {"padding": "SAME", "rank": 3},
     "large": {"padding": "SAME", "taps": 9},
+    "grouped": {"padding": "SAME", "feature_group_count": 2},
+    "depthwise": {"padding": "SAME", "feature_group_count": 4},
+    "depthwise, strided": {
+        "padding": "VALID",
+        "feature_group_count": 4,
+        "window_strides": (2, 1),
+    },
 }
 NUM_SHARDS = 3
 
@@ -50,6 +57,7 @@ def convolution(rank=2, taps=3, **options):
     axes = "XYZ"[:rank]
     order = (f"N{axes}C", f"{axes}IO", f"N{axes}C")
     options = {"window_strides": (1,) * rank, **options}
+    groups = options.get("feature_group_count", 1)
 
     def loss(point, x):
         y = jax.lax.conv_general_dilated(
@@ -59,7 +67,8 @@ def convolution(rank=2, taps=3, **options):
         return jax.nn.relu(jax.jit(jax.numpy.sin)(y)).sum(), y
 
     x = normal(NUM_SHARDS, 2, *(9, 8, 7)[:rank], 4)
-    return loss, [normal(*[taps] * rank, 4, 5), x[0, 0]], x
+    kernel = normal(*[taps] * rank, 4 // groups, 8 if groups > 1 else 5)
+    return loss, [kernel, x[0, 0]], x
 
 
 @pytest.mark.parametrize("name", list(CONVOLUTIONS))
@@ -71,16 +80,19 @@ def test_taps_give_the_gradients_of_a_convolution(name):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
-def test_taps_take_the_place_of_grouped_convolutions():
-    loss, variables, x = convolution(padding="SAME")
+@pytest.mark.parametrize("own_groups", [1, 4])
+def test_taps_take_the_place_of_grouped_convolutions(own_groups):
+    loss, variables, x = convolution(
+        padding="SAME", feature_group_count=own_groups
+    )
 
     def groups(way):
         text = jax.jit(lambda x: way(loss, variables, x)).lower(x).as_text()
         counts = text.split("group_count = ")[1:]
         return max(int(count.split()[0]) for count in counts)
 
-    assert groups(by_vmap) == NUM_SHARDS
-    assert groups(differentiated) == 1
+    assert groups(by_vmap) == NUM_SHARDS * own_groups
+    assert groups(differentiated) == own_groups
 
 
 def dense(x, kernel):

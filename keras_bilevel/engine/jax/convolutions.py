@@ -27,7 +27,6 @@ def is_known(operation):
     return (
         (order.lhs_spec, order.out_spec) == (last, last)
         and order.rhs_spec == (rank + 1, rank, *axes)
-        and options["feature_group_count"] == 1
         and options["batch_group_count"] == 1
         and set(options["lhs_dilation"]) == {1}
         and math.prod(operation.inputs[1].shape[:-2]) <= _MOST_TAPS
@@ -79,7 +78,8 @@ def _of_kernel(x, kernel, gradient, options):
     edges = [(low, high, 0) for low, high in options["padding"]]
     none = (0, 0, 0)
     x = jax.lax.pad(x, jnp.zeros([], x.dtype), [none, *edges, none])
-    axes = list(range(gradient.ndim - 1))
+    groups = options["feature_group_count"]
+    gradient = _in_groups(gradient, groups)
     found = []
     for tap in itertools.product(*map(range, taps)):
         begin = [place * step for place, step in zip(tap, dilation)]
@@ -94,13 +94,37 @@ def _of_kernel(x, kernel, gradient, options):
                 ),
             )
         ]
-        found.append(
-            jax.lax.dot_general(
-                seen,
-                gradient,
-                ((axes, axes), ((), ())),
-                precision=options["precision"],
-                preferred_element_type=jnp.float32,
-            )
-        )
+        seen = _in_groups(seen, groups)
+        found.append(_products(seen, gradient, options["precision"]))
     return jnp.stack(found).reshape(kernel.shape).astype(kernel.dtype)
+
+
+def _in_groups(tensor, groups):
+    """Splits the channels of a tensor into groups, `(..., groups, size)`."""
+    return tensor.reshape((*tensor.shape[:-1], groups, -1))
+
+
+def _products(x, gradient, precision):
+    """Returns inner products over all axes but the channels.
+
+    Args:
+        x: Tensor of shape `(..., groups, channels)`, those of a group.
+        gradient: Tensor of shape `(..., groups, filters)`.
+        precision: That of the convolution.
+
+    Returns:
+        Float32 tensor of shape `(channels, groups, filters)`.
+    """
+    axes = tuple(range(x.ndim - 2))
+    if x.shape[-1] == 1:
+        # A depthwise convolution: matrices of one column are no products.
+        return jnp.sum(x.astype("float32") * gradient, axes)[None]
+    group = (x.ndim - 2,)
+    found = jax.lax.dot_general(
+        x,
+        gradient,
+        ((axes, axes), (group, group)),
+        precision=precision,
+        preferred_element_type=jnp.float32,
+    )
+    return jnp.moveaxis(found, 0, 1)

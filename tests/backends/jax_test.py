@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 
+from tests.backends.same_numbers_test import ROOT
 from tests.backends.same_numbers_test import run_with_jax
 
 jax = pytest.importorskip("jax")
@@ -264,6 +265,17 @@ def test_devices_share_the_work_and_give_the_numbers_of_one(tmp_path, unit):
             found[4][key], value, rtol=1e-5, atol=1e-5, err_msg=key
         )
     assert work[4] < 0.35 * work[1]
+
+
+def test_example_for_several_devices_runs(monkeypatch):
+    guide = (ROOT / "docs" / "distribute.md").read_text()
+    _, _, rest = guide.partition("## With JAX\n")
+    example = rest.split("```")[1].removeprefix("python\n")
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+    devices = "\nassert keras.distribution.distribution().device_mesh.shape == "
+    printed = run_with_jax(["-c", example + devices + "(2,)"])
+    _, accuracy = map(float, printed.splitlines()[-1].strip("[]").split(","))
+    assert accuracy > 0.8
 
 
 def free_addresses():

@@ -22,6 +22,17 @@ gc.freeze()
 gc.set_threshold(50_000, 10, 10)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def few_objects_to_collect():
+    """Leaves what other modules have made out of garbage collections.
+
+    What TensorFlow keeps of them grows, and some tests collect a lot, through
+    `keras.backend.clear_session` or KerasTuner.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def fixed_seed():
     keras.utils.set_random_seed(0)

@@ -38,10 +38,13 @@ def without_tensorflow(folder):
 def run_with_jax(arguments, folder=None):
     """Runs Python with JAX; a folder makes it run without TensorFlow."""
     options, environment = without_tensorflow(folder) if folder else ([], {})
+    environment["KERAS_BACKEND"] = "jax"
+    # Compiling takes most of the time, and is done once for each step.
+    environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     done = subprocess.run(
         [sys.executable, *options, *map(str, arguments)],
         cwd=ROOT,
-        env=os.environ | environment | {"KERAS_BACKEND": "jax"},
+        env=os.environ | environment,
         capture_output=True,
         text=True,
     )

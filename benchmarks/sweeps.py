@@ -204,6 +204,8 @@ def _figure(records):
         axes.set(xlabel=name, ylim=(0, 1))
         if name in ("mu", "shards", "shard size"):
             axes.set_xscale("log")
+            axes.set_xticks(x, map(str, x), minor=False)
+            axes.set_xticks([], minor=True)
         axes.legend(fontsize=7)
         axes.grid(alpha=0.3)
     return figure

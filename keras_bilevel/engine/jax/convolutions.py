@@ -116,8 +116,8 @@ def _products(x, gradient, precision):
         Float32 tensor of shape `(channels, groups, filters)`.
     """
     axes = tuple(range(x.ndim - 2))
-    if x.shape[-1] == 1:
-        # A depthwise convolution: matrices of one column are no products.
+    if x.shape[-2] > x.shape[-1] == 1:
+        # A depthwise convolution: many products of single columns.
         return jnp.sum(x.astype("float32") * gradient, axes)[None]
     group = (x.ndim - 2,)
     found = jax.lax.dot_general(

@@ -121,15 +121,14 @@ def _voc(size, seed, data_dir):
     return (x[order], y[order]), arrays("test")
 
 
-def _network(settings, x, y):
-    return networks.build(settings["network"], x.shape[1:], y.shape[1])
-
-
 def run(settings, data_dir=None, verbose=0):
     """Trains once; returns the mean average precisions."""
     keras.utils.set_random_seed(settings["seed"])
     train, test = load(settings, data_dir)
-    network = model = _network(settings, *train)
+    x, y = train
+    model = network = networks.build(
+        settings["network"], x.shape[1:], y.shape[1]
+    )
     if settings["method"] == "bilevel":
         weighting = kb.weighting.DeepBilevel(settings["num_shards"])
         model = kb.BilevelModel(network, weighting, stratify_by=None)

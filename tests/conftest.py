@@ -8,6 +8,7 @@ os.environ.setdefault("MPLBACKEND", "agg")
 import keras  # noqa: E402
 import pytest  # noqa: E402
 import tensorflow as tf  # noqa: E402
+from tensorflow.python.framework import ops as tf_ops  # noqa: E402
 
 # Replicas for tests under strategies; no other test puts anything there.
 tf.config.set_logical_device_configuration(
@@ -24,11 +25,15 @@ gc.set_threshold(50_000, 10, 10)
 
 @pytest.fixture(autouse=True, scope="module")
 def few_objects_to_collect():
-    """Leaves what other modules have made out of garbage collections.
+    """Frees what other modules have traced, and leaves the rest alone.
 
-    What TensorFlow keeps of them grows, and some tests collect a lot, through
-    `keras.backend.clear_session` or KerasTuner.
+    TensorFlow keeps every graph with a `tf.custom_gradient`, such as that of
+    some optimizers of Keras: gigabytes in the end. Some tests collect a lot of
+    garbage, through `keras.backend.clear_session` or KerasTuner.
     """
+    gradients = tf_ops.gradient_registry._registry
+    for name in [n for n in gradients if n.startswith("CustomGradient-")]:
+        del gradients[name]
     gc.collect()
     gc.freeze()
 

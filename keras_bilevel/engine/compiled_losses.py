@@ -205,6 +205,70 @@ def means_of(outputs):
     return ops.divide_no_nan(sums, share), ops.any(present, axis=0)
 
 
+# Functions of `keras.losses` in which no example meets another.
+_ROW_BY_ROW = {
+    getattr(keras.losses, name)
+    for name in (
+        "binary_crossentropy",
+        "binary_focal_crossentropy",
+        "categorical_crossentropy",
+        "categorical_focal_crossentropy",
+        "categorical_generalized_cross_entropy",
+        "categorical_hinge",
+        "cosine_similarity",
+        "hinge",
+        "huber",
+        "kl_divergence",
+        "log_cosh",
+        "mean_absolute_error",
+        "mean_absolute_percentage_error",
+        "mean_squared_error",
+        "mean_squared_logarithmic_error",
+        "poisson",
+        "sparse_categorical_crossentropy",
+        "squared_hinge",
+    )
+}
+
+
+def of_parts(model, y, y_pred, sample_weight, count):
+    """Computes the losses of equal parts of a batch from one call.
+
+    Args:
+        model: A compiled `keras.Model`.
+        y: Labels, a tensor or a structure of tensors.
+        y_pred: Predictions, a tensor or a structure of tensors.
+        sample_weight: Weights, or `None`.
+        count: Integer, the number of parts.
+
+    Returns:
+        Float32 tensor of shape `(count,)`, or `None` where the loss of a part
+        has to be asked for: of several outputs, which have trackers, with a
+        mask, another reduction, or a loss that may mix examples.
+    """
+    outputs = outputs_of(model, y, y_pred, sample_weight)
+    if len(outputs) != 1 or not _is_mean_of_rows(outputs[0].loss):
+        return None
+    (output,) = outputs
+    numbers = _numbers(output.loss, output.y, output.y_pred)
+    masked = (output.y_pred, numbers)
+    if any(keras_private.mask_of(t) is not None for t in masked):
+        return None
+    if output.sample_weight is not None:
+        weights = expanded(output.sample_weight, len(numbers.shape))
+        numbers = numbers * ops.cast(weights, numbers.dtype)
+    parts = ops.reshape(ops.cast(numbers, "float32"), (count, -1))
+    return output.weight * ops.mean(parts, axis=1)
+
+
+def _is_mean_of_rows(loss):
+    return (
+        getattr(loss, "fn", None) in _ROW_BY_ROW
+        and keras_private.loss_options(loss).get("axis", -1) == -1
+        and loss.reduction == "sum_over_batch_size"
+    )
+
+
 def check_per_example(model, y, y_pred):
     """Raises `ValueError` for a loss that cannot be weighed example by example.
 

@@ -60,11 +60,13 @@ class Factors:
         """Returns them without the loss scale of their deltas."""
         return dataclasses.replace(self, deltas=scale.down(self.deltas))
 
-    def are_smaller(self):
-        """Returns whether they are smaller than the gradients themselves."""
+    def are_smaller(self, shards=1):
+        """Returns whether those of some shards are smaller than a gradient."""
         rows, inputs = self.inputs.shape[1:]
         units = self.deltas.shape[-1]
-        return rows is not None and rows * (inputs + units) <= inputs * units
+        if rows is None:
+            return False
+        return shards * rows * (inputs + units) <= inputs * units
 
     def rows(self):
         """Returns the gradient of each variable, `(num_shards, size)`."""
@@ -75,13 +77,32 @@ class Factors:
 
     def norms(self):
         """Returns the squared norms of the gradients, `(num_shards,)`."""
-        # |a^T d|^2 = sum_ij (a_i . a_j) (d_i . d_j). A bias acts as an input of
-        # 1.
         near = tf.matmul(self.inputs, self.inputs, transpose_b=True)
+        alike = tf.matmul(self.deltas, self.deltas, transpose_b=True)
+        return self._summed(near, alike)
+
+    def _summed(self, near, alike):
+        # <a^T d, b^T e> = sum_ij (a_i . b_j) (d_i . e_j). A bias acts as an
+        # input of 1.
         if len(self.variables) > 1:
             near += 1.0
-        alike = tf.matmul(self.deltas, self.deltas, transpose_b=True)
         return tf.reduce_sum(near * alike, axis=(1, 2))
+
+    def judged_by(self, weights):
+        """Returns the inner products with a weighted sum, `(num_shards,)`.
+
+        Args:
+            weights: Tensor of shape `(shards,)`, those of the first shards. As
+                for `weighted_sum`.
+        """
+        first = slice(weights.shape[0])
+        if not self.are_smaller(weights.shape[0]):
+            return self.alignments(self.weighted_sum(weights, first))
+        inputs, deltas = self._weighted(weights, first)
+        return self._summed(
+            tf.tensordot(self.inputs, inputs, ([2], [1])),
+            tf.tensordot(self.deltas, deltas, ([2], [1])),
+        )
 
     def alignments(self, direction):
         """Returns the inner products with a direction, `(num_shards,)`.
@@ -106,14 +127,18 @@ class Factors:
         Returns:
             List of a tensor for each of the variables.
         """
-        weights = weights[:, None, None]
-        inputs = tf.where(weights != 0.0, self.inputs[shards], 0.0)
-        deltas = tf.math.multiply_no_nan(self.deltas[shards], weights)
-        inputs, deltas = _as_matrix(inputs), _as_matrix(deltas)
+        inputs, deltas = self._weighted(weights, shards)
         kernel, *bias = self.variables
         product = tf.matmul(inputs, deltas, transpose_a=True)
         sums = [tf.reduce_sum(deltas, axis=0) for _ in bias]
         return [tf.reshape(product, kernel.shape), *sums]
+
+    def _weighted(self, weights, shards):
+        """Returns the factors of a weighted sum, two matrices."""
+        weights = weights[:, None, None]
+        inputs = tf.where(weights != 0.0, self.inputs[shards], 0.0)
+        deltas = tf.math.multiply_no_nan(self.deltas[shards], weights)
+        return _as_matrix(inputs), _as_matrix(deltas)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +157,11 @@ class Stack:
     def norms(self):
         """As for `Factors`."""
         return tf.reduce_sum(tf.square(self.rows), axis=1)
+
+    def judged_by(self, weights):
+        """As for `Factors`."""
+        first = slice(weights.shape[0])
+        return self.alignments(self.weighted_sum(weights, first))
 
     def alignments(self, direction):
         """As for `Factors`."""

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from keras_bilevel.data.batches import map_rows
 from keras_bilevel.data.batches import map_tensors
+from keras_bilevel.engine import compiled_losses
 from keras_bilevel.engine import losses
 from keras_bilevel.engine import state
 from keras_bilevel.engine.step import groups
@@ -84,16 +85,20 @@ class OnePass:
                 model.model, self._variables, self._norms
             ) as recorded,
         ):
-            x = map_tensors(
-                lambda t: tf.reshape(t, (-1, *t.shape[2:])), shards[0]
+            x, y, sample_weight = map_tensors(
+                lambda t: tf.reshape(t, (-1, *t.shape[2:])), shards
             )
             self._y_pred = model(x, training=True)
-            parts = self._losses_of_shards(model, shards)
-            total = scale.up(tf.add_n(parts))
+            parts = None
+            if not losses.has_other_parts(model):
+                parts = compiled_losses.of_parts(
+                    model, y, self._y_pred, sample_weight, self._count
+                )
+            if parts is None:
+                parts = self._losses_of_shards(model, shards)
+            total = scale.up(tf.reduce_sum(parts))
         # A shard that would spoil moving averages is not finite.
-        self._losses = tf.where(
-            self._norms.finite(), tf.stack(parts), float("nan")
-        )
+        self._losses = tf.where(self._norms.finite(), parts, float("nan"))
         normal, copies = self._norms.copies_of(self._variables)
         deltas, slopes = tape.gradient(
             total, ([call.output for call in recorded], copies)
@@ -128,7 +133,7 @@ class OnePass:
             # A non-finite shard must not stay in the loss trackers of outputs.
             with state.finite_only(trackers):
                 found.append(losses.data_loss_of(model, part, y_pred))
-        return found
+        return tf.stack(found)
 
     def _cut(self, batch):
         """Reshapes one batch to `(num_shards, shard_size, ...)`."""

@@ -178,15 +178,22 @@ class _Shards:
         ]
         packed = [tf.add_n(vectors) for vectors in zip(*masked)]
         healthy = tf.stack([seen["healthy"] for seen in upper])
-        ones = tf.ones((self.packing.num_groups, len(upper)))
-        whole = self._whole_sums(
-            self.scale.mask(healthy, ones), slice(len(upper))
+        weights = self.scale.mask(
+            healthy, tf.ones((self.packing.num_groups, len(upper)))
         )
-        packed, whole = replicas.reduce_sum((packed, whole))
-        return packed, self._whole_statistic(
-            call.alignments(direction)
-            for call, direction in zip(self.passes.whole, whole)
-        )
+        calls = self.passes.whole
+        if replicas.num_replicas() == 1:
+            alignments = [
+                call.judged_by(
+                    weights[self.packing.group_of(call.variables[0])]
+                )
+                for call in calls
+            ]
+        else:
+            whole = self._whole_sums(weights, slice(len(upper)))
+            packed, whole = replicas.reduce_sum((packed, whole))
+            alignments = [c.alignments(u) for c, u in zip(calls, whole)]
+        return packed, self._whole_statistic(alignments)
 
     def weigh(self, seen):
         """Returns the weight of one shard in each group, not normalised."""

@@ -244,8 +244,12 @@ def of_parts(model, y, y_pred, sample_weight, count):
     Returns:
         Float32 tensor of shape `(count,)`, or `None` where the loss of a part
         has to be asked for: of several outputs, which have trackers, with a
-        mask, another reduction, or a loss that may mix examples.
+        mask, another reduction, or a loss that may mix examples, or was never
+        called.
     """
+    compiled = keras_private.compiled_losses(model)
+    if compiled is None or not compiled.built:
+        return None
     outputs = outputs_of(model, y, y_pred, sample_weight)
     if len(outputs) != 1 or not _is_mean_of_rows(outputs[0].loss):
         return None

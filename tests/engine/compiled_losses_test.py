@@ -8,6 +8,7 @@ from keras import layers
 
 import keras_bilevel as kb
 from keras_bilevel.engine.compiled_losses import means_of
+from keras_bilevel.engine.compiled_losses import of_parts
 from keras_bilevel.engine.compiled_losses import outputs_of
 from tests.models.tools import compiled
 from tests.models.tools import train_step
@@ -303,3 +304,49 @@ def test_dice_of_each_image_can_be_weighed():
     np.testing.assert_array_equal(
         np.flatnonzero(step.weights[0]), np.sort(np.argsort(each)[: N // 2])
     )
+
+
+@pytest.mark.parametrize("loss_weights", [None, [2.0]])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_losses_of_parts_come_from_one_call(weighted, loss_weights):
+    x, y = tokens(t=5)
+    network = tagger()
+    model = compiled(
+        network,
+        loss="sparse_categorical_crossentropy",
+        loss_weights=loss_weights,
+    )
+    sample_weight = np.linspace(0, 2, N, dtype="float32") if weighted else None
+    numbers = cross_entropy(network, x, y)
+    if weighted:
+        numbers = numbers * sample_weight[:, None]
+    expected = numbers.reshape(4, -1).mean(1) * (loss_weights or [1.0])[0]
+    assert of_parts(model, y, network(x), sample_weight, 4) is None
+    model.compute_loss(None, y, network(x))  # Builds the losses.
+    found = of_parts(model, y, network(x), sample_weight, 4)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def _mean_over_all(y, y_pred):
+    return tf.reduce_mean(tf.square(y - y_pred))
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        _mean_over_all,
+        keras.losses.Circle(),
+        keras.losses.MeanSquaredError(reduction="sum"),
+        keras.losses.MeanSquaredError(reduction="mean_with_sample_weight"),
+        keras.losses.CategoricalCrossentropy(axis=0),
+        keras.losses.SparseCategoricalCrossentropy(ignore_class=0),
+    ],
+)
+def test_losses_of_parts_are_asked_for_where_examples_may_meet(loss):
+    model = compiled(tagger(), loss=loss)
+    x, y = tokens(t=1)
+    y_pred = model(x)[:, 0]
+    is_sparse = getattr(loss, "name", "").startswith(("sparse", "circle"))
+    y = y[:, 0] if is_sparse else np.eye(3, dtype="float32")[y[:, 0]]
+    model.compute_loss(None, y, y_pred)  # Builds the losses.
+    assert of_parts(model, y, y_pred, None, 4) is None

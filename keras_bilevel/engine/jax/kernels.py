@@ -40,9 +40,14 @@ class Whole:
         """Returns the squared norm for one shard."""
         return jnp.vdot(self.tensor, self.tensor, precision=EXACT)
 
-    def alignments(self, direction):
-        """Returns the inner products with a direction, `(num_shards,)`."""
-        return jnp.matmul(self._rows(), direction.ravel(), precision=EXACT)
+    def alignments(self, upper):
+        """Returns the inner products with the sum of some, `(num_shards,)`.
+
+        Args:
+            upper: The gradients of some shards, as this one.
+        """
+        direction = jnp.sum(upper._rows(), axis=0)
+        return jnp.matmul(self._rows(), direction, precision=EXACT)
 
     def products(self):
         """Returns the inner products among shards, a square matrix."""
@@ -79,11 +84,19 @@ class Factors:
         # |a^T d|^2 = sum_ij (a_i . a_j) (d_i . d_j).
         return jnp.sum(_products(self.inputs) * _products(self.deltas))
 
-    def alignments(self, direction):
+    def alignments(self, upper):
         """As for `Whole`."""
-        direction = direction.reshape((self.inputs.shape[-1], -1))
-        moved = jnp.matmul(self.inputs, direction, precision=EXACT)
-        return jnp.sum(self.deltas * moved, axis=(1, 2))
+        inputs, deltas = (
+            t.reshape((-1, t.shape[-1])) for t in (upper.inputs, upper.deltas)
+        )
+        if inputs.size + deltas.size > math.prod(self.shape):
+            direction = jnp.matmul(inputs.T, deltas, precision=EXACT)
+            moved = jnp.matmul(self.inputs, direction, precision=EXACT)
+            return jnp.sum(self.deltas * moved, axis=(1, 2))
+        # <a^T d, b^T e> = sum_ij (a_i . b_j) (d_i . e_j).
+        near = jnp.matmul(self.inputs, inputs.T, precision=EXACT)
+        alike = jnp.matmul(self.deltas, deltas.T, precision=EXACT)
+        return jnp.sum(near * alike, axis=(1, 2))
 
     def products(self):
         """As for `Whole`."""

@@ -83,14 +83,15 @@ class _Weigher:
             Tuple of the weights of the lower shards, `(groups, shards)`, and of
             their weighted sum, both not normalised.
         """
-        judge, healthy = self._judge(seen), seen.healthy[self._split :]
+        healthy = seen.healthy[self._split :]
+        upper = self._upper(seen)
         weights = self._weigh(
             healthy,
             seen.losses[None, self._split :],
             # <g_v, g_i>, the numerator of Eq. 10.
             # Of all shards, since the lower ones alone would be a copy.
             alignment=self._of_lower(
-                [g.alignments(u) for g, u in zip(seen.gradient, judge)],
+                [g.alignments(u) for g, u in zip(seen.gradient, upper)],
                 healthy,
             ),
             norm=self._of_lower(seen.squares, healthy),
@@ -158,7 +159,8 @@ class _Weigher:
             for part in (slice(self._split), slice(self._split, None))
         )
         now, upper = jax.lax.scan(passes.turn, passes.start(), first)
-        judge = self._judge(upper)
+        ones = jnp.ones(self._split)
+        judge = [g.weighted_sum(ones) for g in self._upper(upper)]
 
         def turn(carry, part):
             now, total = carry
@@ -190,11 +192,9 @@ class _Weigher:
             for group, g in zip(self._groups, gradient)
         ]
 
-    def _judge(self, seen):
-        """Returns the sum of the gradients of the validation shards."""
-        upper = jax.tree.map(lambda t: t[: self._split], seen)
-        ones = jnp.ones(self._split)
-        return [g.weighted_sum(ones) for g in self._masked(upper)]
+    def _upper(self, seen):
+        """Returns the gradients of the validation shards."""
+        return self._masked(jax.tree.map(lambda t: t[: self._split], seen))
 
     def _masked(self, seen):
         """Returns the gradients of shards, 0 for those that are not healthy."""

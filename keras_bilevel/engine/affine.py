@@ -2,6 +2,8 @@
 
 from keras import ops
 
+from keras_bilevel.engine.backend import gradients
+
 
 class AffinePass:
     """A pass over a source batch, with a loss that is affine in its weights.
@@ -44,9 +46,12 @@ class AffinePass:
 
 
 def length_of(gradient):
-    """Returns the norm of a list of tensors; `None` counts as 0."""
-    squares = [ops.sum(ops.square(g)) for g in gradient if g is not None]
-    return ops.sqrt(sum(squares))
+    """Returns the norm of a list of tensors; `None` counts as 0.
+
+    It is not finite if one of them is not. (It costs less to see that here than
+    entry by entry.)
+    """
+    return ops.sqrt(inner_product(gradient, gradient))
 
 
 def length_or_one(judge):
@@ -57,6 +62,9 @@ def length_or_one(judge):
 
 def inner_product(a, b):
     """Returns the inner product of two lists of tensors and `None`."""
-    return sum(
-        ops.sum(x * y) for x, y in zip(a, b) if x is not None and y is not None
-    )
+    products = [
+        gradients.inner_product(x, y)
+        for x, y in zip(a, b)
+        if x is not None and y is not None
+    ]
+    return sum(products, start=ops.zeros(()))

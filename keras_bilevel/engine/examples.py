@@ -2,6 +2,7 @@
 
 from keras import ops
 
+from keras_bilevel.engine import affine
 from keras_bilevel.engine import compiled_losses
 from keras_bilevel.engine import losses
 from keras_bilevel.engine import state
@@ -60,7 +61,7 @@ def walk(model, weighting, upper, lower, scale):
     )
     compiled_losses.check_per_example(network, lower.y, source.y_pred)
 
-    healthy = _all_finite([*own, *source.evidence])
+    healthy = ops.isfinite(affine.length_of([*own, *source.evidence]))
     healthy &= ~state.spoiled(moving, before)
     is_misfit = None
     if source.misfit is not None:
@@ -96,7 +97,8 @@ def walk(model, weighting, upper, lower, scale):
         gradient = source.at(
             _per_mean(weighting, ops.where(usable, weights[0], 0.0))
         )
-        healthy &= replicas.on_all(_all_finite(gradient))
+        is_finite = ops.isfinite(affine.length_of(gradient))
+        healthy &= replicas.on_all(is_finite)
     lower_share = 1.0 if weighting.l1_normalize else replicas.num_replicas()
     gradient = [
         _divide(g, lower_share)
@@ -138,10 +140,6 @@ def _of_usable(batch, y_pred, usable):
     kept = ops.cast(usable, "float32")
     factor = of_kept(kept, ops.ones_like(kept), per_replica=True)
     return batch.y, y_pred, losses.weighted(batch, factor)[2]
-
-
-def _all_finite(tensors):
-    return state.all_finite([t for t in tensors if t is not None])
 
 
 def _ids(network):

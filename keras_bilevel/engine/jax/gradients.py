@@ -3,6 +3,7 @@
 import contextlib
 
 import jax
+from jax import numpy as jnp
 
 from keras_bilevel.data.batches import get_masks
 from keras_bilevel.data.batches import set_masks
@@ -114,6 +115,13 @@ def _is_in(variable, variables):
 def apart():
     """Returns a context that a pass runs in whose updates are taken back."""
     return scope.copied()
+
+
+def inner_product(a, b):
+    """Returns the inner product of two tensors of one shape, float32."""
+    return jnp.vdot(
+        a.astype("float32"), b.astype("float32"), precision="highest"
+    )
 
 
 def dense(gradient):

@@ -72,8 +72,8 @@ class Call:
     def tangent(self, directions):
         """Returns the Jacobian-vector product J u of the output.
 
-        <v^T J, u> = <v, J u> is linear in the cotangent v, so that its
-        derivative with respect to v is J u. In a graph, only J u is executed.
+        v^T J is linear in the cotangent v. So its derivative, multiplied by u
+        from the left, is J u. In a graph, only J u is executed.
         `tf.autodiff.ForwardAccumulator` would also compute the product with the
         tangent of the inputs, which is 0.
 
@@ -92,13 +92,11 @@ class Call:
             cotangent = tf.zeros_like(self.output)
             outer.watch(cotangent)
             gradient = _gradient(self.tape, self.output, along, cotangent)
-            projection = tf.add_n(
-                [
-                    tf.reduce_sum(g * directions[id(v)])
-                    for g, v in zip(gradient, along)
-                ]
-            )
-        return outer.gradient(projection, cotangent)
+        return outer.gradient(
+            gradient,
+            cotangent,
+            output_gradients=[directions[id(v)] for v in along],
+        )
 
 
 def summed(parts, variables):

@@ -5,6 +5,7 @@ import math
 import tensorflow as tf
 
 from keras_bilevel.engine.step import groups
+from keras_bilevel.engine.tensorflow import gradients
 
 
 class Packing:
@@ -68,11 +69,7 @@ class Packing:
 
     def inner_products(self, a, b):
         """Returns the inner product in each group, a tensor `(groups,)`."""
-        # Much faster on a CPU than `tensordot`.
-        dots = [
-            tf.matmul(x[None], y[None], transpose_b=True)[0, 0]
-            for x, y in zip(a, b)
-        ]
+        dots = [gradients.inner_product(x, y) for x, y in zip(a, b)]
         products = dict(zip(self._packed, dots))
         return tf.stack([products.get(g, 0.0) for g in range(self.num_groups)])
 

@@ -6,10 +6,12 @@ has labels that a network predicts under dropout. All runs are alike here; for
 Fig. 3 the paper has 100 epochs and mini-batches of 64.
 
 The paper's rate, 0.01, is that of all runs: `ablations` found it the better of
-two for SGD and for the baseline. The paper trains until SGD knows wrong labels
-by heart. In `quick` it does too, which takes few images and a constant rate.
+two for SGD and for the baseline. `quick` has two sizes: more images, of which
+SGD learns few wrong labels by heart in that time, and few images for so long
+that it knows all of them. The paper, with all images, is in between.
 """
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks import figures
@@ -22,18 +24,16 @@ COMMON = {"learning_rate": 0.01, "decay": 0.95}
 PRESETS = {
     "quick": {
         "network": "small_cifarnet",
-        "size": {
-            "num_train": 2_500,
-            "epochs": 120,
-            "every": 20,
-            "decay": 1.0,
-        },
+        "sizes": [
+            {"num_train": 10_000, "epochs": 30, "every": 10},
+            {"num_train": 2_500, "epochs": 120, "every": 20, "decay": 1.0},
+        ],
         "noises": [0.0, 0.2, 0.5, 0.8],
         "seeds": [0],
     },
     "paper": {
         "network": "cifarnet",
-        "size": {"num_train": None, "epochs": 200, "every": 20},
+        "sizes": [{"num_train": None, "epochs": 200, "every": 20}],
         "noises": [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8],
         "seeds": [0, 1, 2],
     },
@@ -79,35 +79,33 @@ def bilevel(**changes):
     )
 
 
-def _case(preset, seed, method, **data):
-    settings = {
-        **plans.NOISY,
-        **COMMON,
-        **preset["size"],
-        "dataset": "cifar10",
-        "network": preset["network"],
-        "seed": seed,
-    }
-    return settings | data | method
-
-
 def _plan(preset, records):
     """All runs; those of two figures are made once."""
-    runs = []
-    for seed in preset["seeds"]:
-        for dataset in ("cifar10", "cifar100"):
-            for noise in preset["noises"]:
-                data = {"dataset": dataset, "noise": noise}
-                for method in (SGD, bilevel()):
-                    runs.append(_case(preset, seed, method, **data))
-        for method in (SGD, bilevel()):
-            runs.append(_case(preset, seed, method, **PREDICTED))
-        for noise in NOISES:
-            for name, values in SWEEPS.items():
-                for value in values:
-                    method = bilevel(**{name: value})
-                    runs.append(_case(preset, seed, method, noise=noise))
-    return runs
+    common = {
+        **plans.NOISY,
+        **COMMON,
+        "dataset": "cifar10",
+        "network": preset["network"],
+    }
+    sizes = plans.grid(plans.each("seed", preset["seeds"]), preset["sizes"])
+    return plans.grid([common], sizes, _cases(preset["noises"]))
+
+
+def _cases(noises):
+    """Returns what is changed for each run of one size, a list."""
+    noisy = plans.grid(
+        plans.each("dataset", ["cifar10", "cifar100"]),
+        plans.each("noise", noises),
+        [SGD, bilevel()],
+    )
+    predicted = plans.grid([PREDICTED], [SGD, bilevel()])
+    swept = [
+        {"noise": noise, **bilevel(**{name: value})}
+        for noise in NOISES
+        for name, values in SWEEPS.items()
+        for value in values
+    ]
+    return [*noisy, *predicted, *swept]
 
 
 def changed(settings):
@@ -146,6 +144,8 @@ def run(settings, data_dir=None, verbose=0):
 def _report(records):
     rows = {
         "data": lambda s: s["dataset"],
+        "images": lambda s: str(s["num_train"] or "all"),
+        "epochs": lambda s: str(s["epochs"]),
         "noise": _noise,
         "method": _method,
     }
@@ -191,13 +191,23 @@ def places(settings):
 
 
 def _figure(records):
+    """Two rows of panels for each size."""
+    sizes = render.group(records, lambda settings: settings["num_train"])
+    figure = Figure(figsize=(11, 7 * len(sizes)), layout="constrained")
+    folders = np.atleast_1d(figure.subfigures(len(sizes)))
+    for folder, (size, members) in zip(folders, sizes.items()):
+        folder.suptitle(f"{size or 'all'} images")
+        _panels(folder, members)
+    return figure
+
+
+def _panels(figure, records):
     """A panel for each row of Fig. 2, and for each data set of Fig. 3."""
     panels = {name: {} for name in SWEEPS}
     for record in records:
         for panel, line, x in places(record["settings"]):
             runs = panels.setdefault(panel, {}).setdefault(line, {})
             runs.setdefault(x, []).append(record)
-    figure = Figure(figsize=(11, 7), layout="constrained")
     for axes, (name, lines) in zip(figure.subplots(2, 3).flat, panels.items()):
         for (line, at), color in zip(lines.items(), figures.COLORS):
             x = sorted(at)
@@ -215,7 +225,6 @@ def _figure(records):
             axes.set_xticks([], minor=True)
         axes.legend(fontsize=7)
         axes.grid(alpha=0.3)
-    return figure
 
 
 EXPERIMENT = runner.Experiment("sweeps", PRESETS, [_plan], _report, run)

@@ -13,7 +13,10 @@ from benchmarks.journal import Journal
 
 TINY = {
     "network": "mlp",
-    "size": {"num_train": 640, "epochs": 1, "every": 1},
+    "sizes": [
+        {"num_train": 640, "epochs": 1, "every": 1},
+        {"num_train": 320, "epochs": 2, "every": 1},
+    ],
     "noises": [0.0, 0.5],
     "seeds": [0, 1],
 }
@@ -97,4 +100,4 @@ def test_the_report_has_a_row_for_each_setting(tmp_path):
     assert {row[header.index("test (clean)")] for row in rows} == {
         "0.562 ± 0.088"
     }
-    assert len(report.figure.axes) == len(sweeps.SWEEPS) + 2
+    assert len(report.figure.axes) == 2 * (len(sweeps.SWEEPS) + 2)

@@ -230,6 +230,24 @@ def check_probability(are_ranks, watcher):
         )
 
 
+def threshold(loss, units):
+    """Returns above which number a prediction is yes, and not no.
+
+    Args:
+        loss: The `keras.losses.Loss` of an output, or `None`.
+        units: Integer, the numbers of a prediction.
+
+    Returns:
+        Float, `None` where each of the numbers stands for a class.
+    """
+    loss = getattr(loss, "loss", loss)  # Of a `PerExampleLoss`.
+    if _function(loss) in (losses.hinge, losses.squared_hinge):
+        return 0.0
+    if units > 1 and _function(loss) not in _BINARY:
+        return None
+    return 0.0 if predicts_logits(loss) else 0.5
+
+
 def predicts_logits(loss):
     """Returns whether a compiled loss was made for logits."""
     return bool(getattr(loss, "from_logits", False))

@@ -67,4 +67,4 @@ def inner_product(a, b):
         for x, y in zip(a, b)
         if x is not None and y is not None
     ]
-    return sum(products, start=ops.zeros(()))
+    return sum(products, start=ops.zeros((), "float32"))

@@ -39,7 +39,7 @@ def walk(model, weighting, upper, lower, scale):
     theta = of_source & _ids(model.model)
     moving = state.moving_statistics(model, network)
     before = state.read(moving)
-    learning_rate = ops.convert_to_tensor(model.optimizer.learning_rate)
+    learning_rate = ops.cast(model.optimizer.learning_rate, "float32")
 
     parts = (upper.x, upper.y, upper.sample_weight)
     y_pred, loss, own = losses.data_gradient(model, parts, scale)
@@ -56,6 +56,7 @@ def walk(model, weighting, upper, lower, scale):
         weights = weighting.recall(lower.ids)
     is_known = weights is not None
     point = ops.where(good, weights[0] if is_known else 1.0, 0.0)
+    point = ops.cast(point, "float32")
     source = alignments.make(
         network, variables, lower, point, judge, scale, is_known
     )

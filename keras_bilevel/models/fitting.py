@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_bilevel import engine
+from keras_bilevel.checks import check_integer
 from keras_bilevel.data import class_weights
 from keras_bilevel.data.arrays import are_arrays
 from keras_bilevel.data.arrays import read_examples
@@ -96,7 +97,8 @@ class Fitting(engine.StepOfBackend):
             _check_observers(_listed(callbacks), num_examples)
             if validation_split and validation_data is None:
                 part, validation_data = split_off_tail(part, validation_split)
-            batch_size = batch_size or 32
+            batch_size = 32 if batch_size is None else batch_size
+            check_integer("batch_size", batch_size, 1)
             validation_batch_size = validation_batch_size or batch_size
             x = self.scheme.batches(
                 part,

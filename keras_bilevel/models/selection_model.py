@@ -153,12 +153,17 @@ class SelectionModel(Fitting, OwnMethods, keras.Model):
         self.built = True
 
     def compile(
-        self, optimizer="rmsprop", loss=None, loss_weights=None, **kwargs
+        self,
+        optimizer="rmsprop",
+        loss=None,
+        loss_weights=None,
+        *args,
+        **kwargs,
     ):
         """Compiles the model; the arguments are those of `keras.Model`."""
         for network in self._networks:
             network.compile(None, loss, loss_weights)
-        super().compile(optimizer, loss, loss_weights, **kwargs)
+        super().compile(optimizer, loss, loss_weights, *args, **kwargs)
 
     def _judged(self):
         networks = getattr(self, "_networks", None)

@@ -34,10 +34,15 @@ class OwnMethods:
         raise NotImplementedError
 
     def compile(
-        self, optimizer="rmsprop", loss=None, loss_weights=None, **kwargs
+        self,
+        optimizer="rmsprop",
+        loss=None,
+        loss_weights=None,
+        *args,
+        **kwargs,
     ):
         """Compiles the model; the arguments are those of `keras.Model`."""
-        super().compile(optimizer, loss, loss_weights, **kwargs)
+        super().compile(optimizer, loss, loss_weights, *args, **kwargs)
         engine.compile_losses(self, loss, loss_weights)
         network = self._judged()
         if network is None:

@@ -76,7 +76,19 @@ class Selected(Scheme):
             sizes = [origin.num_examples for origin in origins(dataset)]
             sizes = [size for size in sizes if size is not None]
             self._num_examples = max(sizes, default=None)
+            self._check_size()
         return dataset
+
+    def _check_size(self):
+        rule = self.model.rule
+        if None in (rule.num_examples, self._num_examples):
+            return
+        if self._num_examples > rule.num_examples:
+            raise ValueError(
+                f"Expected at most num_examples={rule.num_examples} training "
+                f"examples, which `{type(rule).__name__}` remembers. Received: "
+                f"{self._num_examples} of them. Make a new rule for other data."
+            )
 
     def parse(self, batch):
         batch = examples(batch)
@@ -119,29 +131,43 @@ class Selected(Scheme):
 
     def _penalize(self, batch, y_preds, usable):
         rule, (y_pred,) = self.model.rule, y_preds
-        if keras.tree.is_nested(y_pred) or len(y_pred.shape) != 2:
-            shapes = keras.tree.map_structure(lambda t: tuple(t.shape), y_pred)
-            raise ValueError(
-                f"Expected one label for each example of "
-                f"`{type(rule).__name__}`, and a network with outputs of shape "
-                f"(batch_size, num_classes). Received: outputs of {shapes}."
-            )
+        probabilities = self._probabilities(batch, y_pred)
         engine.make_once(
-            lambda: rule.prepare(self._num_examples, y_pred.shape[-1])
+            lambda: rule.prepare(self._num_examples, probabilities.shape[-1])
         )
-        y_pred = ops.cast(y_pred, "float32")
-        if self._are_logits():
-            y_pred = ops.softmax(y_pred)
-        seen = batch.ids, ops.stop_gradient(y_pred), usable
+        seen = batch.ids, ops.stop_gradient(probabilities), usable
         rule.remember(*map(engine.gather, seen))
-        return rule.penalty(batch.ids, y_pred)[None]
+        return rule.penalty(batch.ids, probabilities)[None]
 
-    def _are_logits(self):
-        loss = keras.tree.flatten(self.model.loss)[0]
-        return agreement.predicts_logits(loss)
+    def _probabilities(self, batch, y_pred):
+        """Returns the probability of each class, `(batch_size, classes)`."""
+        outputs = engine.outputs_of(self.networks[0], batch.y, y_pred)
+        found = None
+        if len(outputs) == 1:
+            found = agreement.class_probabilities(outputs[0])
+        if found is None:
+            shapes = keras.tree.map_structure(lambda t: tuple(t.shape), y_pred)
+            names = [output.loss.name for output in outputs]
+            raise ValueError(
+                "Expected one label for each example of "
+                f"`{type(self.model.rule).__name__}`, a network with outputs "
+                "of shape (batch_size, num_classes), or one that is yes or no, "
+                "and a cross-entropy of `keras.losses`, which tells logits "
+                f"from probabilities. Received: outputs of {shapes}, and "
+                f"losses {names}."
+            )
+        return found
 
     def _disagree(self, y_preds, counts):
-        return disagreement(y_preds, self._are_logits(), counts)
+        compiled = keras_private.compiled_losses(self.networks[0])
+        has_entries = compiled is not None and compiled.built
+        entries = keras_private.loss_entries(compiled) if has_entries else []
+        losses = {entry.path: entry.loss for entry in entries}
+        thresholds = [
+            agreement.threshold(losses.get(path), y_pred.shape[-1])
+            for path, y_pred in keras.tree.flatten_with_path(y_preds[0])
+        ]
+        return disagreement(y_preds, thresholds, counts)
 
     def shown(self, step):
         # Each loss is a mean over kept examples. Their number as weight makes

@@ -4,14 +4,15 @@ import keras
 from keras import ops
 
 
-def disagreement(y_preds, from_logits, counts=None):
+def disagreement(y_preds, thresholds, counts=None):
     """Marks the examples of which networks predict different classes.
 
     Args:
         y_preds: List of predictions, one structure of tensors of shape
-            `(batch_size, ..., classes)` for each network. A last axis of 1
-            means two classes.
-        from_logits: Boolean, whether a single number is a logit.
+            `(batch_size, ..., classes)` for each network.
+        thresholds: List with a float for each output of which each number is a
+            prediction of its own, yes above it and no below, and `None` for
+            each output whose last axis has one number for each class.
         counts: List with a boolean tensor of shape `(batch_size, ...)` for
             each output, which of its predictions count, or `None` for an output
             that does not count. Defaults to `None`: all count.
@@ -20,7 +21,7 @@ def disagreement(y_preds, from_logits, counts=None):
         Boolean tensor of shape `(batch_size,)`: where any output of any
         network differs from the first network's.
     """
-    first, *others = (_classes(y_pred, from_logits) for y_pred in y_preds)
+    first, *others = (_classes(y_pred, thresholds) for y_pred in y_preds)
     counts = [True] * len(first) if counts is None else counts
     differ = [
         ops.any((mine != theirs) & _like(count, mine), axis=-1)
@@ -33,9 +34,9 @@ def disagreement(y_preds, from_logits, counts=None):
     return ops.any(ops.stack(differ), axis=0)
 
 
-def _classes(y_pred, from_logits):
-    """Returns integer tensors of shape `(batch_size, n)`, one per output."""
-    return [_class(t, from_logits) for t in keras.tree.flatten(y_pred)]
+def _classes(y_pred, thresholds):
+    """Returns tensors of shape `(batch_size, n)`, one per output."""
+    return list(map(_class, keras.tree.flatten(y_pred), thresholds))
 
 
 def _like(count, classes):
@@ -48,10 +49,9 @@ def _like(count, classes):
     return ops.any(count, axis=1, keepdims=True)
 
 
-def _class(y_pred, from_logits):
-    if y_pred.shape[-1] == 1:
-        threshold = 0.0 if from_logits else 0.5
-        predicted = ops.cast(y_pred > threshold, "int32")
-    else:
+def _class(y_pred, threshold):
+    if threshold is None:
         predicted = ops.argmax(y_pred, axis=-1)
+    else:
+        predicted = y_pred > threshold
     return ops.reshape(predicted, (ops.shape(predicted)[0], -1))

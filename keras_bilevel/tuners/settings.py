@@ -9,6 +9,7 @@ import keras_tuner
 import numpy as np
 
 from keras_bilevel.checks import check_integer
+from keras_bilevel.data.arrays import read_examples
 from keras_bilevel.data.labels import read_class_ids
 from keras_bilevel.extras import axes_or_new
 from keras_bilevel.extras import import_extra
@@ -208,10 +209,11 @@ def suggest_settings(
     ```
     """
     check_integer("repeats", repeats, 2)
+    x, y, _ = read_examples(x, y)
     trials = _Trials(
         make_model,
-        keras.tree.map_structure(np.asarray, x),
-        np.asarray(y),
+        x,
+        y,
         settings=all_settings(batch_size, shards),
         held_out=held_out,
         max_examples=max_examples,

@@ -302,3 +302,31 @@ def test_checkpoint_early_stopping_and_plateau_callbacks(tmp_path):
     best = keras.models.load_model(path)
     assert best.predict(x, verbose=0).shape == (96, 3)
     assert list((tmp_path / "logs").rglob("events*"))
+
+
+@pytest.mark.parametrize("size", [0, 32.0])
+def test_batch_size_is_a_positive_integer(size):
+    model = compiled(tanh_network())
+    with pytest.raises(ValueError, match="`batch_size`. Expected an integer"):
+        model.fit(*batch_of(64), batch_size=size, verbose=0)
+
+
+def test_compile_takes_what_keras_takes_by_position():
+    model = kb.BilevelModel(tanh_network(), kb.weighting.DeepBilevel(4))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss, None, ["accuracy"])
+    assert "accuracy" in model.fit(*batch_of(64), verbose=0).history
+
+
+@pytest.mark.parametrize("name", ["soseleto", "learning_to_reweight"])
+def test_float64_throughout(name):
+    keras.config.set_floatx("float64")
+    try:
+        x, y = batch_of(64)
+        weighting = kb.weighting.Soseleto(64) if name == "soseleto" else name
+        model = compiled(tanh_network(), weighting)
+        data = kb.data.source_target_batches((x, y), (x, y), 32, 8)
+        history = model.fit(data, verbose=0).history
+        assert np.isfinite(history["loss"]).all()
+    finally:
+        keras.config.set_floatx("float32")

@@ -146,3 +146,53 @@ def test_wrong_arguments_are_refused():
         model_of().fit(batches, verbose=0)
     with pytest.raises(ValueError, match="1 for EarlyLearning"):
         kb.SelectionModel([], kb.selection.EarlyLearning())
+
+
+def of_outputs(units, activation, loss, y):
+    network = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(units, activation)]
+    )
+    model = kb.SelectionModel(network, kb.selection.EarlyLearning())
+    model.compile(keras.optimizers.SGD(0.5), loss)
+    model.fit(X, y, batch_size=8, epochs=3, shuffle=False, verbose=0)
+    return model
+
+
+@pytest.mark.parametrize("from_logits", [True, False])
+def test_one_output_is_a_class_and_its_opposite(from_logits):
+    activation = None if from_logits else "sigmoid"
+    loss = keras.losses.BinaryCrossentropy(from_logits=from_logits)
+    model = of_outputs(1, activation, loss, Y % 2)
+    targets = model.rule.targets
+    assert targets.shape == (24, 2)
+    # Three visits, (1 - beta) each.
+    np.testing.assert_allclose(targets.sum(1), 1 - 0.7**3, rtol=1e-5)
+    assert np.ptp(targets[:, 1]) > 0.01
+
+
+@pytest.mark.parametrize(
+    "units, activation, loss",
+    [
+        (3, "sigmoid", "binary_crossentropy"),
+        (1, None, "mse"),
+        # Nothing says that these are logits.
+        (
+            3,
+            None,
+            lambda y, y_pred: keras.losses.categorical_crossentropy(
+                y, y_pred, from_logits=True
+            ),
+        ),
+    ],
+)
+def test_predictions_that_are_no_classes_are_refused(units, activation, loss):
+    y = np.eye(3, dtype="float32")[Y][:, :units]
+    with pytest.raises(ValueError, match="one label for each example"):
+        of_outputs(units, activation, loss, y)
+
+
+def test_more_examples_than_are_remembered_are_refused():
+    model = of_outputs(3, "softmax", "sparse_categorical_crossentropy", Y)
+    twice = np.tile(X, (2, 1)), np.tile(Y, 2)
+    with pytest.raises(ValueError, match="at most num_examples=24"):
+        model.fit(*twice, verbose=0)

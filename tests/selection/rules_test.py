@@ -98,14 +98,14 @@ def test_co_teaching_plus_warms_up_as_co_teaching():
 def test_disagreement_looks_at_every_output():
     a = {"kind": np.eye(3)[[0, 1, 2]], "sign": np.array([[0.2], [0.7], [0.7]])}
     b = {"kind": np.eye(3)[[0, 2, 2]], "sign": np.array([[0.4], [0.7], [0.3]])}
-    differ = disagreement([a, b], from_logits=False)
+    differ = disagreement([a, b], [None, 0.5])
     np.testing.assert_array_equal(differ, [False, True, True])
-    logits = disagreement([{"s": -a["sign"]}, {"s": b["sign"]}], True)
+    logits = disagreement([{"s": -a["sign"]}, {"s": b["sign"]}], [0.0])
     np.testing.assert_array_equal(logits, [True] * 3)
 
 
 def test_one_network_never_disagrees():
-    assert not np.any(disagreement([np.eye(3)], False))
+    assert not np.any(disagreement([np.eye(3)], [None]))
 
 
 @pytest.mark.parametrize(
@@ -127,3 +127,60 @@ def test_warm_up_survives_serialization():
 def test_rule_without_call_is_an_error():
     with pytest.raises(NotImplementedError, match="must implement `call"):
         kb.selection.Rule().call(LOSS_PAIR, 0.5, DISAGREE, epoch=0)
+
+
+def _constant(values, activation=None):
+    layer = keras.layers.Dense(
+        len(values), activation, kernel_initializer="zeros"
+    )
+    network = keras.Sequential([keras.Input((2,)), layer])
+    layer.bias.assign(values)
+    return network
+
+
+@pytest.mark.parametrize(
+    "a, b, activation, loss",
+    [
+        ([2.0, 2.0, -2.0], [2.0, -2.0, -2.0], "sigmoid", "binary_crossentropy"),
+        ([0.3], [-0.3], "tanh", "hinge"),
+        ([0.3], [-0.3], None, keras.losses.BinaryCrossentropy(True)),
+        ([0.3], [-0.3], "sigmoid", "binary_crossentropy"),
+        ([0.3, 0.1], [0.1, 0.3], None, "categorical_hinge"),
+    ],
+)
+def test_networks_differ_where_their_loss_says_so(a, b, activation, loss):
+    kept = []
+    for other in (a, b):
+        networks = [_constant(a, activation), _constant(other, activation)]
+        model = kb.SelectionModel(networks, kb.selection.Decoupling())
+        model.compile("sgd", loss)
+        data = np.ones((8, 2)), np.ones((8, len(a)))
+        kept += model.fit(*data, batch_size=8, verbose=0).history["kept"]
+    assert kept == [0.0, 1.0]
+
+
+def test_each_output_has_a_threshold_of_its_own():
+    def network(probability):
+        x = keras.Input((2,))
+        layers = {
+            "a": keras.layers.Dense(1, kernel_initializer="zeros"),
+            "b": keras.layers.Dense(1, "sigmoid", kernel_initializer="zeros"),
+        }
+        model = keras.Model(x, {name: f(x) for name, f in layers.items()})
+        layers["a"].bias.assign([1.0])
+        layers["b"].bias.assign([probability])
+        return model
+
+    networks = [network(2.0), network(-2.0)]
+    model = kb.SelectionModel(networks, kb.selection.Decoupling())
+    model.compile(
+        "sgd",
+        {
+            "a": keras.losses.BinaryCrossentropy(from_logits=True),
+            "b": "binary_crossentropy",
+        },
+    )
+    y = np.ones((8, 1))
+    data = np.ones((8, 2)), {"a": y, "b": y}
+    history = model.fit(*data, batch_size=8, verbose=0)
+    assert history.history["kept"] == [1.0]

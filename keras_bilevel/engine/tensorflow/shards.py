@@ -278,17 +278,20 @@ def _cut(batch, num_shards):
     """Reshapes `(num_shards * shard_size, ...)` to one row per shard."""
     parts = (batch.x, batch.y, batch.sample_weight)
     message = functools.partial(NOT_A_MULTIPLE.format, num_shards=num_shards)
+    checks = []
     for tensor in tensors(parts):
         size = tensor.shape[0]
         if size is None:
             # From a generator, the size is known only when the batch is read.
-            tf.debugging.assert_equal(
+            check = tf.debugging.assert_equal(
                 tf.shape(tensor)[0] % num_shards,
                 0,
                 message(size="another size"),
             )
+            checks.append(check)
         elif size % num_shards:
             raise ValueError(message(size=size))
-    return map_tensors(
-        lambda t: tf.reshape(t, (num_shards, -1, *t.shape[1:])), parts
-    )
+    with tf.control_dependencies(checks):
+        return map_tensors(
+            lambda t: tf.reshape(t, (num_shards, -1, *t.shape[1:])), parts
+        )

@@ -8,7 +8,7 @@ Fig. 3 the paper has 100 epochs and mini-batches of 64.
 The paper's rate, 0.01, is that of all runs: `ablations` found it the better of
 two for SGD and for the baseline. `quick` has two sizes: more images, of which
 SGD learns few wrong labels by heart in that time, and few images for so long
-that it knows all of them. The paper, with all images, is in between.
+that it knows all of them.
 """
 
 import numpy as np

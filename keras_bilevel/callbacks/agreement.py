@@ -240,7 +240,6 @@ def threshold(loss, units):
     Returns:
         Float, `None` where each of the numbers stands for a class.
     """
-    loss = getattr(loss, "loss", loss)  # Of a `PerExampleLoss`.
     if _function(loss) in (losses.hinge, losses.squared_hinge):
         return 0.0
     if units > 1 and _function(loss) not in _BINARY:

@@ -11,6 +11,7 @@ from keras_bilevel.engine.backend import storage
 from keras_bilevel.engine.backend import training
 from keras_bilevel.engine.compiled_losses import check_linear
 from keras_bilevel.engine.compiled_losses import compile_losses
+from keras_bilevel.engine.compiled_losses import losses_of
 from keras_bilevel.engine.compiled_losses import outputs_of
 from keras_bilevel.engine.example_losses import NEEDS
 from keras_bilevel.engine.examples import walk as walk_examples

@@ -48,8 +48,8 @@ class AffinePass:
 def length_of(gradient):
     """Returns the norm of a list of tensors; `None` counts as 0.
 
-    It is not finite if one of them is not. (It costs less to see that here than
-    entry by entry.)
+    It is not finite if one of them is not, or if their squares overflow. (It
+    costs less to see that here than entry by entry.)
     """
     return ops.sqrt(inner_product(gradient, gradient))
 

@@ -175,6 +175,23 @@ def outputs_of(model, y, y_pred, sample_weight=None):
     return found
 
 
+def losses_of(model):
+    """Returns the loss of each output, once the losses were called.
+
+    Args:
+        model: A compiled `keras.Model`.
+
+    Returns:
+        Dict from the path of an output in the predictions to its
+        `keras.losses.Loss`, empty before that.
+    """
+    compiled = keras_private.compiled_losses(model)
+    if compiled is None or not compiled.built:
+        return {}
+    entries = keras_private.loss_entries(compiled)
+    return {entry.path: entry.loss.loss for entry in entries}
+
+
 def means_of(outputs):
     """Returns the compiled loss of each example, for ranking.
 
@@ -247,13 +264,10 @@ def of_parts(model, y, y_pred, sample_weight, count):
         mask, another reduction, or a loss that may mix examples, or was never
         called.
     """
-    compiled = keras_private.compiled_losses(model)
-    if compiled is None or not compiled.built:
+    found = list(losses_of(model).values())
+    if len(found) != 1 or not _is_mean_of_rows(found[0]):
         return None
-    outputs = outputs_of(model, y, y_pred, sample_weight)
-    if len(outputs) != 1 or not _is_mean_of_rows(outputs[0].loss):
-        return None
-    (output,) = outputs
+    (output,) = outputs_of(model, y, y_pred, sample_weight)
     numbers = _numbers(output.loss, output.y, output.y_pred)
     masked = (output.y_pred, numbers)
     if any(keras_private.mask_of(t) is not None for t in masked):

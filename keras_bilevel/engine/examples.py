@@ -55,8 +55,8 @@ def walk(model, weighting, upper, lower, scale):
     if not weighting.update_weights_first:
         weights = weighting.recall(lower.ids)
     is_known = weights is not None
-    point = ops.where(good, weights[0] if is_known else 1.0, 0.0)
-    point = ops.cast(point, "float32")
+    ones = ops.cast(good, "float32")
+    point = ops.where(good, weights[0], 0.0) if is_known else ones
     source = alignments.make(
         network, variables, lower, point, judge, scale, is_known
     )

@@ -159,10 +159,7 @@ class Selected(Scheme):
         return found
 
     def _disagree(self, y_preds, counts):
-        compiled = keras_private.compiled_losses(self.networks[0])
-        has_entries = compiled is not None and compiled.built
-        entries = keras_private.loss_entries(compiled) if has_entries else []
-        losses = {entry.path: entry.loss for entry in entries}
+        losses = engine.losses_of(self.networks[0])
         thresholds = [
             agreement.threshold(losses.get(path), y_pred.shape[-1])
             for path, y_pred in keras.tree.flatten_with_path(y_preds[0])

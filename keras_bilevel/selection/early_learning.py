@@ -18,7 +18,9 @@ class EarlyLearning(keras.layers.Layer, Rule):
     example. A term of the loss rewards agreement with it, so that wrong labels
     pull less once the network has learnt what is easy. The network learns from
     all examples, or from the share R(t) with the smallest losses if there is a
-    schedule. The loss is of one label for each example; it may become negative.
+    schedule. The loss is a cross-entropy of `keras.losses`, of one label for
+    each example, and the network has an output for each class, or one for yes
+    or no. The sum with the term may become negative.
 
     Examples need ids: pass arrays to `fit`, or batches of
     `kb.data.shuffled_batches`. The memory has `num_examples * num_classes`
@@ -45,6 +47,7 @@ class EarlyLearning(keras.layers.Layer, Rule):
     Attributes:
         targets: Array of shape `(num_examples, num_classes)`, the memory. The
             probability of the given label is low where a label is suspect.
+            For one output, the two columns are no and yes.
 
     Raises:
         ValueError: If `beta` is not in [0, 1), `strength` is negative, or

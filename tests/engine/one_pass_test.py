@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 import keras_bilevel as kb
@@ -391,4 +392,41 @@ def test_exact_solver_has_the_gradients(monkeypatch, make):
         (x, batch_of(EXAMPLES)[1]),
         weighting=weighting(solver="exact"),
         loss="sparse_categorical_crossentropy",
+    )
+
+
+def test_all_shards_have_their_losses_from_one_call():
+    model = compiled(
+        keras.Sequential([keras.Input((30,)), layers.Dense(3)]), weighting()
+    )
+    batch = tuple(map(tf.constant, batch_of(EXAMPLES, inputs=30)))
+    model.train_on_batch(*batch)
+    step = tf.function(lambda: model.train_step(batch), autograph=False)
+    operations = step.get_concrete_function().graph.get_operations()
+    kinds = [operation.type for operation in operations]
+    assert kinds.count("SparseSoftmaxCrossEntropyWithLogits") == 1
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+@pytest.mark.parametrize("judges", [1, SHARDS])
+def test_factors_are_compared_with_a_weighted_sum(judges, use_bias):
+    layer = layers.Dense(9, use_bias=use_bias)
+    layer.build((None, 8))
+    rng = np.random.default_rng(0)
+    inputs, deltas = rng.normal(size=(2, SHARDS, 3, 9)).astype("float32")
+    inputs = inputs[..., :8]
+    factors = at_once.Factors(
+        layer.trainable_variables, tf.constant(inputs), tf.constant(deltas)
+    )
+    assert factors.are_smaller() and not factors.are_smaller(SHARDS)
+    weights = rng.normal(size=judges).astype("float32")
+    rows = np.einsum("kri,kru->kiu", np.float64(inputs), deltas)
+    rows = rows.reshape((SHARDS, -1))
+    if use_bias:
+        rows = np.concatenate([rows, deltas.sum(1)], axis=1)
+    np.testing.assert_allclose(
+        factors.judged_by(tf.constant(weights)),
+        rows @ (weights @ rows[:judges]),
+        rtol=1e-4,
+        atol=1e-4 * np.abs(rows).max() ** 2,
     )

@@ -318,7 +318,9 @@ def test_compile_takes_what_keras_takes_by_position():
     assert "accuracy" in model.fit(*batch_of(64), verbose=0).history
 
 
-@pytest.mark.parametrize("name", ["soseleto", "learning_to_reweight"])
+@pytest.mark.parametrize(
+    "name", ["soseleto", "learning_to_reweight", "meta_weight_net"]
+)
 def test_float64_throughout(name):
     keras.config.set_floatx("float64")
     try:

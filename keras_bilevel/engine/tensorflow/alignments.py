@@ -83,9 +83,20 @@ class _Double(affine.AffinePass):
             losses.check_weighed(network, self._slopes)
             # The loss scale is divided out only after the second derivative.
             gradient = [_dense(g) for g in gradient]
-            projection = affine.inner_product(gradient, judge)
+        pairs = [
+            (g, u)
+            for g, u in zip(gradient, judge)
+            if g is not None and u is not None
+        ]
         try:
-            alignment = scale.down(self._outer.gradient(projection, point))
+            alignment = scale.down(
+                # ds/dw, of s(w) = <grad L(w), u>.
+                self._outer.gradient(
+                    [g for g, _ in pairs],
+                    point,
+                    output_gradients=[u for _, u in pairs],
+                )
+            )
         except LookupError as error:
             raise ValueError(
                 "Expected operations that can be differentiated twice. "
@@ -97,7 +108,8 @@ class _Double(affine.AffinePass):
         # alignments of one replica do not add up to its own s(w).
         is_spread = replicas.meet_in(network.model)
         if not (is_spread or losses.has_other_parts(network)):
-            self._compare(alignment, scale.down(projection), self.gradient)
+            projection = affine.inner_product(self.gradient, judge)
+            self._compare(alignment, projection, self.gradient)
         self._read(loss, scale.down(self._slopes), alignment * length)
 
     def at(self, weights):

@@ -147,7 +147,8 @@ def test_an_interrupted_search_goes_on(tmp_path):
         assert list(again.table[name]) == list(whole.table[name])
 
 
-def test_one_hot_labels_and_structures():
+@pytest.mark.parametrize("x", [X, X.tolist()], ids=["array", "lists"])
+def test_one_hot_labels_and_structures(x):
     def make():
         inputs = {"a": keras.Input((20,), name="a")}
         outputs = layers.Dense(3, activation="softmax")(inputs["a"])
@@ -157,7 +158,7 @@ def test_one_hot_labels_and_structures():
 
     found = kb.tuners.suggest_settings(
         make,
-        {"a": X},
+        {"a": x},
         np.eye(3)[Y],
         batch_size=32,
         epochs=1,

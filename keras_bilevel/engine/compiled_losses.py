@@ -273,7 +273,7 @@ def of_parts(model, y, y_pred, sample_weight, count):
     if any(keras_private.mask_of(t) is not None for t in masked):
         return None
     if output.sample_weight is not None:
-        weights = expanded(output.sample_weight, len(numbers.shape))
+        weights = _like(output.sample_weight, numbers)
         numbers = numbers * ops.cast(weights, numbers.dtype)
     parts = ops.reshape(ops.cast(numbers, "float32"), (count, -1))
     return output.weight * ops.mean(parts, axis=1)
@@ -395,6 +395,7 @@ def per_example_sum(numbers):
 def _like(weights, numbers):
     """Returns weights or a mask with the rank of a loss."""
     rank = len(numbers.shape)
+    weights = shapes.with_rank(ops.convert_to_tensor(weights), rank)
     while len(weights.shape) > rank and weights.shape[-1] == 1:
         weights = ops.squeeze(weights, -1)
     return expanded(weights, rank)

@@ -327,6 +327,18 @@ def test_losses_of_parts_come_from_one_call(weighted, loss_weights):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+def test_losses_of_parts_take_weights_with_an_axis_more():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(N, 2)).astype("float32"), rng.integers(0, 3, N)
+    network = keras.Sequential([keras.Input((2,)), layers.Dense(3, "softmax")])
+    model = compiled(network, loss="sparse_categorical_crossentropy")
+    model.compute_loss(None, y, network(x))  # Builds the losses.
+    weights = np.linspace(0, 2, N, dtype="float32")
+    expected = of_parts(model, y, network(x), weights, 4)
+    found = of_parts(model, y, network(x), weights[:, None], 4)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 def _mean_over_all(y, y_pred):
     return tf.reduce_mean(tf.square(y - y_pred))
 

@@ -44,7 +44,7 @@ def selection(networks, share=0.5, loss="sparse_categorical_crossentropy"):
     return model
 
 
-@pytest.mark.parametrize("shape", [(4,), (4, 2)])
+@pytest.mark.parametrize("shape", [(), (4,), (4, 2)])
 def test_weights_meet_losses_along_the_examples(shape):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(4, *shape, 2)).astype("float32")
@@ -56,8 +56,9 @@ def test_weights_meet_losses_along_the_examples(shape):
     error = (network.predict(x, verbose=0) - y)[..., 0] ** 2
     by_example = error.reshape(4, -1).mean(1)
     expected = np.mean(weights * by_example)
-    one_axis = (-1, *[1] * len(shape))
-    for given in (weights, weights.reshape(one_axis)):
+    ones = [1] * len(shape)
+    for axes in ([], ones, [*ones, 1]):
+        given = weights.reshape(-1, *axes)
         loss = model.evaluate(x, y, sample_weight=given, verbose=0)
         np.testing.assert_allclose(loss, expected, rtol=1e-5)
     losses, _ = means_of(outputs_of(model, y, network(x), weights))

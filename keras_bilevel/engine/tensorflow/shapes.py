@@ -32,16 +32,16 @@ def of_result(function, *parts):
 
 
 def with_rank(tensor, rank):
-    """Returns a tensor of known rank, with new last axes if it had none.
+    """Returns a tensor of known rank, with or without last axes of length 1.
 
     On a second call of `evaluate` Keras may make all shapes unknown.
 
     Args:
         tensor: Tensor. One of known rank is returned as it is.
-        rank: Integer, the least that it gets.
+        rank: Integer, what one of unknown rank gets.
     """
     if tensor.shape.rank is not None:
         return tensor
     ones = tf.ones([tf.maximum(rank - tf.rank(tensor), 0)], "int32")
-    shape = tf.concat([tf.shape(tensor), ones], axis=0)
+    shape = tf.concat([tf.shape(tensor)[:rank], ones], axis=0)
     return tf.ensure_shape(tf.reshape(tensor, shape), [None] * rank)

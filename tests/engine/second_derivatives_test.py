@@ -114,6 +114,13 @@ def interpolations(layer):
 HIDDEN = {
     **interpolations("upsampling"),
     **interpolations("resizing"),
+    "pooling_tiles": lambda: layers.MaxPooling2D(2),
+    "pooling_cut_tiles": lambda: keras.Sequential(
+        [layers.ZeroPadding2D(2), layers.MaxPooling2D(3)]
+    ),
+    "pooling_wide_tiles": lambda: layers.MaxPooling2D((1, 2), padding="same"),
+    "pooling_padded": lambda: layers.MaxPooling2D(3, padding="same"),
+    "pooling_overlapping": lambda: layers.MaxPooling2D(3, strides=1),
     "softsign": lambda: layers.Activation("softsign"),
     "softsign_of_convolution": lambda: layers.Conv2D(
         3, 2, activation="softsign"
@@ -125,6 +132,40 @@ HIDDEN = {
 @pytest.mark.parametrize("name", list(HIDDEN))
 def test_alignments_are_exact(name, run_eagerly):
     check_alignments(images(HIDDEN[name]()), run_eagerly=run_eagerly)
+
+
+@pytest.mark.parametrize(
+    "strides, operation", [(2, "AvgPool"), (1, "MaxPoolGradGrad")]
+)
+def test_max_pooling_of_tiles_is_differentiated_fast(strides, operation):
+    """Also where pixels are equal, as behind a ReLU."""
+    x = tf.nn.relu(tf.random.normal((2, 6, 6, 3)))
+    along = tf.random.normal(x.shape)
+    size = 3 if strides == 2 else 5
+
+    @tf.function
+    def twice(x, along):
+        with tf.GradientTape() as outer:
+            upstream = tf.ones((2, size, size, 3))
+            outer.watch(upstream)
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                pooled = tf.nn.max_pool2d(x, 2, strides, "VALID")
+            slopes = inner.gradient(pooled, x, output_gradients=upstream)
+        return pooled, outer.gradient(slopes, upstream, along)
+
+    graph = twice.get_concrete_function(x, along).graph
+    assert operation in {op.type for op in graph.get_operations()}
+    pooled, found = twice(x, along)
+    expected = tf.raw_ops.MaxPoolGradGrad(
+        orig_input=x,
+        orig_output=pooled,
+        grad=along,
+        ksize=(1, 2, 2, 1),
+        strides=(1, strides, strides, 1),
+        padding="VALID",
+    )
+    np.testing.assert_array_equal(found, expected)
 
 
 @tf.custom_gradient

@@ -1,11 +1,14 @@
-"""Second derivatives that TensorFlow lacks, or treats as zero.
+"""Second derivatives that TensorFlow lacks, treats as zero, or is slow at.
 
 Double back-propagation needs the derivative of each operation's gradient. In
 TensorFlow 2.18 to 2.21 that of a bilinear resize is treated as zero, so that
 alignments are silently wrong. Those of the other resizes and of softsign are
-missing, which is an error. They are registered here, globally for TensorFlow,
-unless a newer version has them.
+missing, which is an error. That of max-pooling takes longer than a convolution.
+They are registered here, globally for TensorFlow; what is missing, unless a
+newer version has it.
 """
+
+import math
 
 import tensorflow as tf
 
@@ -40,6 +43,9 @@ def register():
         # the gradient of the resize itself is replaced.
         keras_private.unregister_gradient("ResizeBilinear")
         tf.RegisterGradient("ResizeBilinear")(_bilinear_gradient)
+    slow = keras_private.registered_gradient("MaxPoolGrad")
+    keras_private.unregister_gradient("MaxPoolGrad")
+    tf.RegisterGradient("MaxPoolGrad")(_of_max_pool(slow))
 
 
 def _is_missing(name):
@@ -97,3 +103,44 @@ def _bilinear_gradient(op, gradients):
         return value, derivative
 
     return [transposed(gradients), None]
+
+
+def _of_max_pool(slow):
+    """Returns the derivative of the gradient of a max-pooling.
+
+    Args:
+        slow: TensorFlow's own, for windows that overlap or are padded.
+    """
+
+    def gradient(op, change):
+        images, pooled, _ = op.inputs
+        options = {
+            name: op.get_attr(name)
+            for name in ("ksize", "strides", "padding", "data_format")
+        }
+        if not _are_tiles(images.shape, **options):
+            return slow(op, change)
+        # The average of a window's changes, of which all but that of its
+        # largest pixel are multiplied by 0.
+        area = math.prod(options["ksize"])
+        is_largest = tf.raw_ops.MaxPoolGrad(
+            orig_input=images,
+            orig_output=pooled,
+            grad=tf.fill(tf.shape(pooled), tf.cast(area, pooled.dtype)),
+            **options,
+        )
+        picked = tf.raw_ops.AvgPool(value=is_largest * change, **options)
+        return [None, None, picked]
+
+    return gradient
+
+
+def _are_tiles(shape, ksize, strides, padding, data_format):
+    """Returns whether windows neither overlap nor are padded."""
+    if list(ksize) != list(strides) or data_format != b"NHWC":
+        return False
+    is_cut = padding == b"VALID"
+    return is_cut or all(
+        size == 1 or (length is not None and length % size == 0)
+        for length, size in zip(shape, ksize)
+    )

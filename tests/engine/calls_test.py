@@ -131,3 +131,57 @@ def test_layers_are_as_they_were_after_an_error():
         with calls.recorded(network, network.trainable_variables):
             raise ValueError("stop")
     assert all("call" not in vars(layer) for layer in network.layers)
+
+
+def with_rank_one():
+    layer = layers.Dense(3)
+    layer.build((None, 5))
+    layer.enable_lora(2)
+    return layer
+
+
+TANGENTS = {
+    "Dense": (lambda: layers.Dense(3, activation="relu"), (5,)),
+    "Dense of tokens": (lambda: layers.Dense(3), (4, 5)),
+    "without a bias": (lambda: layers.Dense(3, use_bias=False), (5,)),
+    "with LoRA": (with_rank_one, (5,)),
+    "EinsumDense": (lambda: layers.EinsumDense("bi,ij->bj", 3), (5,)),
+    "LayerNormalization": (layers.LayerNormalization, (5,)),
+    "Conv1D": (lambda: layers.Conv1D(3, 2, dilation_rate=2), (6, 2)),
+    "Conv2D": (lambda: layers.Conv2D(4, 3, strides=2, groups=2), (6, 6, 2)),
+    "Conv3D": (lambda: layers.Conv3D(3, 2), (4, 4, 4, 2)),
+    "Conv1DTranspose": (lambda: layers.Conv1DTranspose(3, 2), (6, 2)),
+    "Conv2DTranspose": (lambda: layers.Conv2DTranspose(3, 2), (6, 6, 2)),
+    "Conv3DTranspose": (lambda: layers.Conv3DTranspose(3, 2), (4, 4, 4, 2)),
+    "DepthwiseConv1D": (lambda: layers.DepthwiseConv1D(2), (6, 2)),
+    "DepthwiseConv2D": (lambda: layers.DepthwiseConv2D(2), (6, 6, 2)),
+    "SeparableConv2D": (lambda: layers.SeparableConv2D(3, 2), (6, 6, 2)),
+}
+
+
+@pytest.mark.parametrize("is_partial", [False, True])
+@pytest.mark.parametrize("name", list(TANGENTS))
+def test_tangents_are_those_of_the_call(name, is_partial):
+    make, shape = TANGENTS[name]
+    layer = make()
+    network = keras.Sequential([keras.Input(shape), layer])
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(3, *shape)).astype("float32")
+    variables = network.trainable_variables
+    for variable in variables:  # Biases and LoRA begin with 0.
+        variable.assign(rng.normal(size=variable.shape))
+    moved = variables[:1] if is_partial else variables
+    along = [rng.normal(size=v.shape).astype("float32") for v in moved]
+    with calls.recorded(network, variables) as recorded:
+        network(x)
+    (call,) = recorded
+    found = call.tangent({id(v): u for v, u in zip(moved, along)})
+    if hasattr(layer, "activation"):
+        layer.activation = None
+    with tf.autodiff.ForwardAccumulator(
+        [v.value for v in moved], [tf.constant(u) for u in along]
+    ) as accumulator:
+        output = network(x)
+    expected = accumulator.jvp(output)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(network(x), output)

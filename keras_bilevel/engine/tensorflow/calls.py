@@ -20,6 +20,7 @@ from collections.abc import Callable
 
 import keras
 import tensorflow as tf
+from keras import layers
 
 from keras_bilevel import keras_private
 
@@ -72,7 +73,8 @@ class Call:
     def tangent(self, directions):
         """Returns the Jacobian-vector product J u of the output.
 
-        v^T J is linear in the cotangent v. So its derivative, multiplied by u
+        A layer that is linear in its variables gives J u if it is called with u
+        in their place. Of any other, v^T J is linear in the cotangent v. So its derivative, multiplied by u
         from the left, is J u. In a graph, only J u is executed.
         `tf.autodiff.ForwardAccumulator` would also compute the product with the
         tangent of the inputs, which is 0.
@@ -88,6 +90,8 @@ class Call:
         along = [v for v in self.variables if id(v) in directions]
         if not along:
             return None
+        if _is_linear(self.layer):
+            return self._with_directions(directions)
         with tf.GradientTape(watch_accessed_variables=False) as outer:
             cotangent = tf.zeros_like(self.output)
             outer.watch(cotangent)
@@ -97,6 +101,36 @@ class Call:
             cotangent,
             output_gradients=[directions[id(v)] for v in along],
         )
+
+    def _with_directions(self, directions):
+        """Calls the layer with a direction for each variable, or 0."""
+        pairs = [
+            (v, directions[id(v)] if id(v) in directions else tf.zeros(v.shape))
+            for v in self.layer.weights
+        ]
+        args, kwargs = self.inputs
+        with keras.StatelessScope(pairs):
+            return self.function(*args, **kwargs)
+
+
+# Of their kernel and bias, as long as they have no other variables.
+_LINEAR = (
+    layers.Conv1D,
+    layers.Conv1DTranspose,
+    layers.Conv2D,
+    layers.Conv2DTranspose,
+    layers.Conv3D,
+    layers.Conv3DTranspose,
+    layers.Dense,
+    layers.DepthwiseConv1D,
+    layers.DepthwiseConv2D,
+)
+
+
+def _is_linear(layer):
+    """Returns whether a layer is linear in its variables."""
+    is_known = type(layer) in _LINEAR
+    return is_known and len(layer.weights) == 1 + layer.use_bias
 
 
 def summed(parts, variables):

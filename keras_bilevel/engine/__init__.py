@@ -9,6 +9,7 @@ from keras_bilevel.engine.backend import replicas
 from keras_bilevel.engine.backend import shards
 from keras_bilevel.engine.backend import storage
 from keras_bilevel.engine.backend import training
+from keras_bilevel.engine.compiled_losses import aligned_with_masks
 from keras_bilevel.engine.compiled_losses import check_linear
 from keras_bilevel.engine.compiled_losses import compile_losses
 from keras_bilevel.engine.compiled_losses import losses_of

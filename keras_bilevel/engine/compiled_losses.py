@@ -16,6 +16,7 @@ import keras
 from keras import ops
 
 from keras_bilevel import keras_private
+from keras_bilevel.data.batches import map_tensors
 from keras_bilevel.engine.backend import shapes
 
 
@@ -385,6 +386,20 @@ def expanded(weights, rank):
     for _ in range(rank - len(weights.shape)):
         weights = ops.expand_dims(weights, -1)
     return weights
+
+
+def aligned_with_masks(sample_weight, y_pred):
+    """Returns weights with as many axes as the masks of the predictions.
+
+    Keras' metrics multiply both without aligning their axes.
+
+    Args:
+        sample_weight: A tensor, a structure of tensors and `None`, or `None`.
+        y_pred: A tensor or a structure of tensors.
+    """
+    masks = map(keras_private.mask_of, keras.tree.flatten(y_pred))
+    rank = max((len(m.shape) for m in masks if m is not None), default=0)
+    return map_tensors(lambda w: expanded(w, rank), sample_weight)
 
 
 def per_example_sum(numbers):

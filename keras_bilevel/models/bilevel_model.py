@@ -98,7 +98,7 @@ class BilevelModel(Fitting, Wrapper):
         **kwargs,
     ):
         if source_model is not None:
-            model, source_model = map(_normalized, (model, source_model))
+            model, source_model = map(pair.normalized, (model, source_model))
         super().__init__(model, **kwargs)
         check_stratify_by_of_model(stratify_by)
         self.weighting = get_weighting(weighting)
@@ -115,6 +115,7 @@ class BilevelModel(Fitting, Wrapper):
             )
         self._source = None
         if source_model is not None:
+            pair.check_names(model, source_model)
             self._source = Wrapper(source_model)
             if self.model.built and self._source.built:
                 pair.check_shared(self.model, source_model)
@@ -154,11 +155,3 @@ class BilevelModel(Fitting, Wrapper):
         if networks is not None:
             config["model"], config["source_model"] = pair.split(networks)
         return cls(**config)
-
-
-def _normalized(network):
-    """Rebuilds a network as a Functional model, which can be saved jointly."""
-    if not pair.is_functional(network):
-        return network
-    inputs, outputs = pair.ends(network)
-    return keras.Model(inputs, outputs, name=network.name)

@@ -47,7 +47,8 @@ class SelectionModel(Fitting, OwnMethods, keras.Model):
             `"mean"` of all networks' outputs. Defaults to `"first"`.
         select_per_replica: Boolean, for several replicas. `True` keeps R(t) of
             the examples of each replica, which saves a small reduction. `False`
-            keeps R(t) of all examples, as on one device. Defaults to `False`.
+            keeps R(t) of all examples, as on one device. With JAX all devices
+            are one replica, and both are the same. Defaults to `False`.
         **kwargs: `name` and the like, as of `keras.Model`.
 
     Attributes:

@@ -87,6 +87,7 @@ class OwnMethods:
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         if "compute_metrics" not in self._own:
+            sample_weight = engine.aligned_with_masks(sample_weight, y_pred)
             return super().compute_metrics(x, y, y_pred, sample_weight)
         return self._judged().compute_metrics(x, y, y_pred, sample_weight)
 

@@ -12,6 +12,20 @@ def is_functional(network):
     )
 
 
+def is_only_graph(network):
+    """Returns whether a network is a graph, and no subclass with more to it."""
+    kinds = "Functional", "Sequential"
+    return is_functional(network) and type(network).__name__ in kinds
+
+
+def normalized(network):
+    """Returns a graph of Keras as a Functional model, to be saved jointly."""
+    if not is_only_graph(network):
+        return network
+    inputs, outputs = ends(network)
+    return keras.Model(inputs, outputs, name=network.name)
+
+
 def ends(network):
     """Returns inputs and outputs of a network in the user's structure."""
     return structure_of(network, "inputs"), structure_of(network, "outputs")
@@ -30,9 +44,28 @@ def check_shared(target, source):
         )
 
 
+def check_names(target, source):
+    """Raises `ValueError` for layers of one name, which cannot be saved."""
+    if not (is_only_graph(target) and is_only_graph(source)):
+        return
+    known = {operation.name: operation for operation in target.operations}
+    twice = [
+        operation.name
+        for operation in source.operations
+        if known.get(operation.name, operation) is not operation
+    ]
+    if twice:
+        raise ValueError(
+            "Expected layers of different names in `model` and `source_model`, "
+            "which are saved as one network. Received: two layers named "
+            f"{', '.join(map(repr, twice))}. Pass another `name` to one of "
+            "them."
+        )
+
+
 def get_config(target, source):
     """Returns the config of both networks, with their shared layers once."""
-    if not (is_functional(target) and is_functional(source)):
+    if not (is_only_graph(target) and is_only_graph(source)):
         raise ValueError(
             "Expected Functional or built Sequential models as `model` and "
             "`source_model`: what two subclassed models share cannot be "

@@ -95,6 +95,10 @@ class EarlyLearning(keras.layers.Layer, Rule):
         )
         self.built = True
 
+    def forget(self):
+        if self.memory is not None:
+            self.memory.assign(ops.zeros_like(self.memory))
+
     def remember(self, ids, probabilities, usable):
         moves = probabilities - read_rows(self.memory, ids)
         moves = ops.where(usable[:, None], (1.0 - self.beta) * moves, 0.0)

@@ -18,8 +18,8 @@ class Rule:
             network predicts. Defaults to `()`.
         remembers: Boolean, whether the rule has a memory of the examples, and
             with it a term of the loss. Then it needs `num_networks = 1` and
-            the methods `prepare`, `remember` and `penalty`. Defaults to
-            `False`.
+            the methods `prepare`, `forget`, `remember` and `penalty`.
+            Defaults to `False`.
 
     Example:
 
@@ -67,6 +67,9 @@ class Rule:
             num_examples: Integer, or `None` where the data do not tell it.
             num_classes: Integer.
         """
+
+    def forget(self):
+        """Empties the memory, if it is there."""
 
     def remember(self, ids, probabilities, usable):
         """Updates the memory, alike on every replica.

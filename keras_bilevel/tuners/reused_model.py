@@ -44,14 +44,15 @@ class ReusedModel(keras_tuner.HyperModel):
             self._model = self._make()
             _check_built(self._model)
             self._model.optimizer.build(self._model.trainable_variables)
-            self._first = [v.numpy() for v in self._variables()]
-        for variable, value in zip(self._variables(), self._first):
+            model = self._model
+            variables = [*model.variables, *model.optimizer.variables]
+            self._first = [(v, v.numpy()) for v in variables]
+        for variable, value in self._first:
             variable.assign(value)
+        # `fit` makes its memory.
+        self._model.rule.forget()
         self._model.schedule = schedule
         return self._model
-
-    def _variables(self):
-        return self._model.variables + self._model.optimizer.variables
 
 
 def _check_built(model):

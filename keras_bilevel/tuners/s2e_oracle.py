@@ -165,9 +165,14 @@ class S2EOracle(OracleHooks, keras_tuner.Oracle):
         Args:
             epochs: Integer, the number of epochs it is made for.
         """
-        hp = self.get_best_trials(1)[0].hyperparameters
+        best = self.get_best_trials(1)
+        if not best:
+            raise ValueError(
+                "Expected a search with a trial that has ended. Received: "
+                "none. Call `search` first."
+            )
         return S2ESchedule.from_hyperparameters(
-            hp, epochs, self.prefix, self.shared
+            best[0].hyperparameters, epochs, self.prefix, self.shared
         )
 
     def _result(self, trial):

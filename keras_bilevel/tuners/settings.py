@@ -172,7 +172,8 @@ def suggest_settings(
         epochs: Integer, of the training that is planned: what is learnt by
             heart takes time. Defaults to `30`.
         shards: Sequence of integers, which divide `batch_size`. Defaults to
-            `None`: shards of 16 and of 4 examples.
+            `None`: shards of 16 and of 4 examples, or a few more where these do
+            not divide it.
         repeats: Integer, 2 or more. Defaults to `3`.
         held_out: Float in (0, 1), share of the examples to judge by. Defaults
             to `0.2`.
@@ -358,7 +359,7 @@ def all_settings(batch_size, shards=None):
     """Returns the settings to try, the simplest first."""
     check_integer("batch_size", batch_size, 1)
     if shards is None:
-        shards = [batch_size // 16, batch_size // 4]
+        shards = _few_and_many(batch_size)
     for number in shards:
         if number < 2 or batch_size % number:
             raise ValueError(
@@ -371,6 +372,22 @@ def all_settings(batch_size, shards=None):
         for number in dict.fromkeys([0, *shards])
         for averaged in (False, True)
     ]
+
+
+def _few_and_many(batch_size):
+    """Returns how many shards of about 16 and of about 4 examples there are."""
+    divisors = [n for n in range(2, batch_size) if batch_size % n == 0]
+    fitting = [
+        [n for n in divisors if n * size <= batch_size] for size in (16, 4)
+    ]
+    shards = [numbers[-1] for numbers in fitting if numbers]
+    if not shards:
+        raise ValueError(
+            "Invalid value for argument `batch_size`. Expected one that can be "
+            "divided into shards of 4 examples or more. Received: batch_size="
+            f"{batch_size}. Pass for instance `batch_size=128`, or `shards`."
+        )
+    return shards
 
 
 def _sizes(count, held_out, max_examples):

@@ -328,6 +328,37 @@ def test_losses_of_parts_come_from_one_call(weighted, loss_weights):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("method", ["shards", "selection"])
+def test_weighted_metrics_of_masked_tokens(method, weighted):
+    """As many tokens as examples: weights must not go along them."""
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 3, (N, T)), rng.integers(0, 3, (N, T))
+    network = keras.Sequential(
+        [
+            keras.Input((T,), dtype="int32"),
+            layers.Embedding(3, 4, mask_zero=True),
+            layers.Dense(3),
+        ]
+    )
+    model = kb.SelectionModel(network, kb.selection.SelfPaced())
+    if method == "shards":
+        weighting = kb.weighting.DeepBilevel(2)
+        model = kb.BilevelModel(network, weighting, stratify_by=None)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss, weighted_metrics=["accuracy"])
+    is_right = network.predict(x, verbose=0).argmax(-1) == y
+    weights = np.arange(N, dtype="float32") if weighted else None
+    counts = (x > 0) * (np.arange(N)[:, None] if weighted else 1.0)
+    expected = np.sum(counts * is_right) / np.sum(counts)
+    found = model.evaluate(
+        x, y, sample_weight=weights, batch_size=N, verbose=0, return_dict=True
+    )
+    np.testing.assert_allclose(found["accuracy"], expected, rtol=1e-5)
+    log = model.fit(x, y, sample_weight=weights, batch_size=N, verbose=0)
+    np.testing.assert_allclose(log.history["accuracy"], expected, rtol=1e-5)
+
+
 def test_losses_of_parts_take_weights_with_an_axis_more():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(N, 2)).astype("float32"), rng.integers(0, 3, N)

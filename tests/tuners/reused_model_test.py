@@ -44,6 +44,22 @@ def test_every_trial_equals_that_of_a_new_model():
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
 
 
+def test_every_trial_begins_without_a_memory():
+    def make():
+        model = kb.SelectionModel(tanh_network(), kb.selection.EarlyLearning())
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.Adam(0.01), loss)
+        return model
+
+    schedule = kb.schedules.ConstantSchedule(0.0)
+    reused = kb.tuners.ReusedModel(make, lambda hp: schedule)
+    first = trained(reused.build(None))
+    memory = reused.build(None).rule.targets
+    np.testing.assert_array_equal(memory, np.zeros_like(memory))
+    for a, b in zip(first, trained(reused.build(None)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_second_trial_traces_nothing():
     reused = hypermodel()
     model = reused.build(0.5)

@@ -78,6 +78,12 @@ def test_search(tmp_path, capsys):
     assert "schedule_alpha_0" in capsys.readouterr().out
 
 
+def test_best_schedule_before_a_search_is_an_error():
+    oracle = kb.tuners.S2EOracle(objective="val_loss", max_trials=2)
+    with pytest.raises(ValueError, match="Call `search` first"):
+        oracle.best_schedule(30)
+
+
 def test_shared_numbers_and_another_prefix(tmp_path):
     class Tuner(kb.tuners.S2ETuner):
         def run_trial(self, trial, **kwargs):

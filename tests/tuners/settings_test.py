@@ -64,6 +64,21 @@ def trials_of(values, repeats=2):
     return trials.suggestion(ended)
 
 
+@pytest.mark.parametrize(
+    "batch_size, shards",
+    [(128, [8, 32]), (100, [5, 25]), (16, [4]), (8, [2])],
+)
+def test_default_shards_divide_the_batch(batch_size, shards):
+    found = [s.num_shards for s in tool.all_settings(batch_size)]
+    assert list(dict.fromkeys(found)) == [0, *shards]
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 9])
+def test_batch_without_shards_is_an_error(batch_size):
+    with pytest.raises(ValueError, match="`batch_size`. .*shards of 4"):
+        tool.all_settings(batch_size)
+
+
 def test_it_tries_all_settings_and_says_what_it_saw():
     found = suggest()
     assert set(found.table["setting"]) == {
@@ -174,7 +189,7 @@ def test_one_hot_labels_and_structures(x):
     [
         ({"make": lambda: make_model(metrics=[])}, 'metrics=."accuracy".'),
         ({"shards": [5]}, "divide `batch_size`, 64. Received: 5"),
-        ({"batch_size": 16}, "at least 2"),
+        ({"batch_size": 64, "shards": [1]}, "at least 2"),
         ({"repeats": 1}, "repeats=1"),
         ({"held_out": 1.0}, "held_out=1.0"),
     ],

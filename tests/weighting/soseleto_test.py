@@ -236,6 +236,60 @@ def test_subclassed_pair_trains_but_saves_weights_only(tmp_path):
         model.save(tmp_path / "pair.keras")
 
 
+class HalfLoss(keras.Model):
+    def compute_loss(self, *args, **kwargs):
+        return 0.5 * super().compute_loss(*args, **kwargs)
+
+
+def test_networks_of_a_pair_keep_their_own_methods(tmp_path):
+    changes = []
+    for kind in (keras.Model, HalfLoss):
+        keras.utils.set_random_seed(0)
+        x = keras.Input((5,))
+        h = layers.Dense(7, activation="tanh")(x)
+        target = kind(x, layers.Dense(3)(h))
+        source = kind(x, layers.Dense(4)(h))
+        head = target.layers[-1].kernel
+        before = head.numpy()
+        model = kb.BilevelModel(
+            target, kb.weighting.Soseleto(12), source_model=source
+        )
+        model.compile("sgd", loss_of())
+        model.fit(as_dataset(transfer_batch()), verbose=0)
+        changes.append(head.numpy() - before)
+    np.testing.assert_allclose(changes[0], 2 * changes[1], rtol=1e-3, atol=1e-7)
+    with pytest.raises(ValueError, match="save_weights"):
+        model.save(tmp_path / "pair.keras")
+
+
+class Own(keras.Model):
+    def train_step(self, data):
+        return {}
+
+
+def test_a_train_step_in_a_pair_is_an_error():
+    x = keras.Input((5,))
+    h = layers.Dense(7)(x)
+    with pytest.raises(ValueError, match="overrides `train_step`"):
+        kb.BilevelModel(
+            keras.Model(x, layers.Dense(3)(h)),
+            kb.weighting.Soseleto(12),
+            source_model=Own(x, layers.Dense(4)(h)),
+        )
+
+
+def test_two_layers_of_one_name_in_a_pair_are_an_error():
+    x = keras.Input((5,))
+    h = layers.Dense(7)(x)
+    networks = [
+        keras.Model(x, layers.Dense(size, name="head")(h)) for size in (3, 4)
+    ]
+    with pytest.raises(ValueError, match="two layers named 'head'"):
+        kb.BilevelModel(
+            networks[0], kb.weighting.Soseleto(12), source_model=networks[1]
+        )
+
+
 @pytest.mark.parametrize("how", ["keras", "weights"])
 def test_memory_is_saved_and_restored(tmp_path, how):
     model = compiled(tanh_network(), kb.weighting.Soseleto(12, alpha_lr=20.0))

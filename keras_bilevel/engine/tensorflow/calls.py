@@ -74,10 +74,10 @@ class Call:
         """Returns the Jacobian-vector product J u of the output.
 
         A layer that is linear in its variables gives J u if it is called with u
-        in their place. Of any other, v^T J is linear in the cotangent v. So its derivative, multiplied by u
-        from the left, is J u. In a graph, only J u is executed.
-        `tf.autodiff.ForwardAccumulator` would also compute the product with the
-        tangent of the inputs, which is 0.
+        in their place. Of any other, v^T J is linear in the cotangent v. So its
+        derivative, multiplied by u from the left, is J u. In a graph, only J u
+        is executed. `tf.autodiff.ForwardAccumulator` would also compute the
+        product with the tangent of the inputs, which is 0.
 
         Args:
             directions: Dict of variable id to a tensor of the variable's shape,

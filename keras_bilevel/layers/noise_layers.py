@@ -18,6 +18,7 @@ class NoiseLayer(keras.layers.Layer):
 
     def __init__(self, confusion, noise, **kwargs):
         super().__init__(**kwargs)
+        self.supports_masking = True
         self.noise = checks.check_share("noise", noise)
         self.confusion = None
         if confusion is not None:
@@ -33,6 +34,10 @@ class NoiseLayer(keras.layers.Layer):
 
     def initial(self, num_classes):
         """Returns the matrix to start from; its rows sum to 1."""
+        if num_classes is None:
+            raise checks.wrong(
+                "the input shape", "a known number of classes", "None"
+            )
         if self.confusion is None:
             if num_classes < 2:
                 raise checks.wrong(

@@ -40,7 +40,8 @@ def estimate_transition(probabilities, percentile=97):
     - [Patrini et al., 2017](https://arxiv.org/abs/1609.03683), section 4
     """
     p = checks.check_numbers("probabilities", probabilities, 0.0, 1.0 + 1e-3)
-    if p.ndim != 2 or not np.allclose(p.sum(axis=-1), 1.0, atol=1e-2):
+    is_filled = p.ndim == 2 and p.size > 0
+    if not is_filled or not np.allclose(p.sum(axis=-1), 1.0, atol=1e-2):
         raise checks.wrong(
             "argument `probabilities`",
             "a matrix with rows that sum to 1",

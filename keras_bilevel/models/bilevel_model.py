@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_bilevel.checks import wrong_argument
 from keras_bilevel.data.labels import check_stratify_by_of_model
 from keras_bilevel.models.fitting import Fitting
 from keras_bilevel.models.wrapper import Wrapper
@@ -97,8 +98,6 @@ class BilevelModel(Fitting, Wrapper):
         validation_ratio=0.0,
         **kwargs,
     ):
-        if source_model is not None:
-            model, source_model = map(pair.normalized, (model, source_model))
         super().__init__(model, **kwargs)
         check_stratify_by_of_model(stratify_by)
         self.weighting = get_weighting(weighting)
@@ -112,6 +111,10 @@ class BilevelModel(Fitting, Wrapper):
                 "Expected a weighting of source examples with `source_model`, "
                 "such as `kb.weighting.Soseleto(num_examples)`. Received: "
                 f"weighting={self.weighting}, which weighs shards."
+            )
+        if source_loss is not None and source_model is None:
+            raise wrong_argument(
+                "source_loss", source_loss, "None without a `source_model`"
             )
         self._source = None
         if source_model is not None:

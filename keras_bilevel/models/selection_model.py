@@ -91,8 +91,7 @@ class SelectionModel(Fitting, OwnMethods, keras.Model):
         _check_networks(networks, rule)
         check_choice("predict_with", predict_with, ("first", "mean"))
         schedule = ConstantSchedule(0.0) if schedule is None else schedule
-        mend = "Pass for instance `CoTeachingSchedule(0.2)`."
-        check_type("schedule", schedule, Schedule, mend)
+        _check_schedule(schedule)
         wrappers = [Wrapper(network) for network in networks]
         # `compile` looks for mixed_float16 in the model's own policy.
         kwargs.setdefault("dtype", networks[0].dtype_policy)
@@ -114,6 +113,7 @@ class SelectionModel(Fitting, OwnMethods, keras.Model):
 
     @schedule.setter
     def schedule(self, schedule):
+        _check_schedule(schedule)
         self.scheme.schedule = schedule
         self.scheme.begin_epoch(self.epoch)
 
@@ -214,6 +214,11 @@ class SelectionModel(Fitting, OwnMethods, keras.Model):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         return cls(**deserialized(config, custom_objects))
+
+
+def _check_schedule(schedule):
+    mend = "Pass for instance `CoTeachingSchedule(0.2)`."
+    check_type("schedule", schedule, Schedule, mend)
 
 
 def _check_networks(networks, rule):

@@ -111,7 +111,7 @@ def read_images(x, num_rows):
 
 def scaled(images):
     """Images as floats in [0, 1]."""
-    if images.dtype == "uint8":
+    if images.dtype == "uint8" or not images.size:
         return images / 255
     images = images.astype("float64")
     low, high = images.min(), images.max()

@@ -30,7 +30,8 @@ def out_of_sample(make_model, x, y, *, folds=5, seed=0, verbose=1, **fit):
             `0`.
         verbose: 0 or 1, whether to show a progress bar over folds. Defaults to
             `1`.
-        **fit: Arguments of `fit`, such as `epochs` and `batch_size`.
+        **fit: Arguments of `fit`, such as `epochs` and `batch_size`. Of
+            `sample_weight`, each fold gets its part.
 
     Returns:
         Float32 array of shape `(n, num_classes)`, whose rows sum to 1. A single
@@ -70,8 +71,11 @@ def out_of_sample(make_model, x, y, *, folds=5, seed=0, verbose=1, **fit):
     split = selection.StratifiedKFold(folds, shuffle=True, random_state=seed)
     bar = keras.utils.Progbar(folds, verbose=verbose, unit_name="fold")
     found = None
+    weights = fit.pop("sample_weight", None)
     for number, (seen, unseen) in enumerate(split.split(classes, classes)):
         model = make_model()
+        if weights is not None:
+            fit["sample_weight"] = np.asarray(weights)[seen]
         model.fit(_rows(x, seen), y[seen], verbose=0, **fit)
         part = _probabilities(model, _rows(x, unseen), y[unseen])
         if found is None:

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 import keras_bilevel
-from keras_bilevel.checks import check_integer
+from keras_bilevel import checks
 from keras_bilevel.extras import import_extra
 from keras_bilevel.extras import new_figure
 from keras_bilevel.report.classes import class_shares
@@ -80,7 +80,7 @@ def write_html(
     kb.report.write_html(history, "suspects.html", x, y)
     ```
     """
-    check_integer("count", count, 1)
+    checks.check_integer("count", count, 1)
     history, scores = scores, read_scores(scores)
     table = _suspects(scores, y, wrong, ids, class_names, pred_probs)
     table = table.head(count)
@@ -116,7 +116,16 @@ def _suspects(scores, y, wrong, ids, class_names, pred_probs):
     """Returns the table of `suspects`, with `row` and further columns."""
     columns = {"row": np.arange(len(scores))}
     if pred_probs is not None:
-        likely = np.argmax(np.asarray(pred_probs), axis=-1)
+        probabilities = np.asarray(pred_probs, "float64")
+        sums = probabilities.sum(axis=-1)
+        if not np.allclose(sums, 1.0, atol=1e-2) or np.any(probabilities < 0):
+            raise checks.wrong(
+                "argument `pred_probs`",
+                "numbers >= 0 with a sum of 1 in each row",
+                f"shape {probabilities.shape} with other numbers",
+                "Apply `keras.ops.softmax` to logits.",
+            )
+        likely = np.argmax(probabilities, axis=-1)
         likely = read_column("pred_probs", likely, len(scores))
         columns["likely"] = np.array(names_of(likely, class_names))
     if wrong is not None:

@@ -135,6 +135,9 @@ class S2ESchedule(Schedule):
     def to_hyperparameters(self, prefix=PREFIX):
         """Returns this schedule as a search would hold it.
 
+        `epochs` and `scales` are not searched: pass them to
+        `from_hyperparameters`.
+
         Args:
             prefix: String, what the names begin with. Defaults to
                 `"schedule_"`.

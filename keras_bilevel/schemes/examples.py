@@ -124,7 +124,7 @@ class Examples(WeighingScheme):
         pair.check_shared(self.model.model, network.model)
         loss = self.model.source_loss
         loss = self.model.loss if loss is None else loss
-        if network.loss is not loss:
+        if not network.compiled or network.loss is not loss:
             network.compile(optimizer=None, loss=loss)
 
     def seen(self, batch):

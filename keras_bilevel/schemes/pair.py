@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_bilevel.keras_private import structure_of
+from keras_bilevel import keras_private
 
 
 def is_functional(network):
@@ -12,23 +12,22 @@ def is_functional(network):
     )
 
 
-def is_only_graph(network):
+def _parts(network):
+    """Returns the layers and other operations of a graph."""
+    return getattr(network, "operations", network.layers)
+
+
+def _is_only_graph(network):
     """Returns whether a network is a graph, and no subclass with more to it."""
     kinds = "Functional", "Sequential"
     return is_functional(network) and type(network).__name__ in kinds
 
 
-def normalized(network):
-    """Returns a graph of Keras as a Functional model, to be saved jointly."""
-    if not is_only_graph(network):
-        return network
-    inputs, outputs = ends(network)
-    return keras.Model(inputs, outputs, name=network.name)
-
-
 def ends(network):
     """Returns inputs and outputs of a network in the user's structure."""
-    return structure_of(network, "inputs"), structure_of(network, "outputs")
+    return keras_private.structure_of(
+        network, "inputs"
+    ), keras_private.structure_of(network, "outputs")
 
 
 def check_shared(target, source):
@@ -46,13 +45,13 @@ def check_shared(target, source):
 
 def check_names(target, source):
     """Raises `ValueError` for layers of one name, which cannot be saved."""
-    if not (is_only_graph(target) and is_only_graph(source)):
+    if not (_is_only_graph(target) and _is_only_graph(source)):
         return
-    known = {operation.name: operation for operation in target.operations}
+    known = {part.name: part for part in _parts(target)}
     twice = [
-        operation.name
-        for operation in source.operations
-        if known.get(operation.name, operation) is not operation
+        part.name
+        for part in _parts(source)
+        if known.get(part.name, part) is not part
     ]
     if twice:
         raise ValueError(
@@ -65,29 +64,52 @@ def check_names(target, source):
 
 def get_config(target, source):
     """Returns the config of both networks, with their shared layers once."""
-    if not (is_only_graph(target) and is_only_graph(source)):
-        raise ValueError(
-            "Expected Functional or built Sequential models as `model` and "
-            "`source_model`: what two subclassed models share cannot be "
-            f"stored. Received: model={target}, source_model={source}. Use "
-            "`save_weights` and build the models anew, or write them as "
-            "`keras.Model(inputs, outputs)`."
+    if not (_is_only_graph(target) and _is_only_graph(source)):
+        raise _not_stored(
+            "Functional or built Sequential models",
+            "subclassed ones share",
+            target,
+            source,
         )
     tensors = {"inputs": [], "outputs": []}
     places = {
         f"{name}_{end}": keras.tree.map_structure(
             lambda t, known=tensors[end]: _place(t, known),
-            structure_of(network, end),
+            keras_private.structure_of(network, end),
         )
         for name, network in (("target", target), ("source", source))
         for end in tensors
     }
     joint = keras.Model(**tensors)
+    nested = {
+        id(inner)
+        for layer in joint.layers
+        for inner in keras_private.all_layers(layer, include_self=False)
+    }
+    if any(id(layer) in nested for layer in joint.layers):
+        raise _not_stored(
+            "two models side by side",
+            "one has of the other, which is a layer of it,",
+            target,
+            source,
+        )
+    serialize = keras.saving.serialize_keras_object
     return {
-        "joint": keras.saving.serialize_keras_object(joint),
+        "joint": serialize(joint),
         "places": places,
         "names": [target.name, source.name],
+        "kinds": [type(network).__name__ for network in (target, source)],
+        "dtypes": [serialize(n.dtype_policy) for n in (target, source)],
     }
+
+
+def _not_stored(expected, what, target, source):
+    return ValueError(
+        f"Expected {expected} as `model` and `source_model`: what {what} "
+        f"cannot be stored. Received: model={target}, source_model={source}. "
+        "Use `save_weights` and build the models anew, or write them as "
+        "`keras.Model(inputs, outputs)`."
+    )
 
 
 def split(config):
@@ -98,19 +120,28 @@ def split(config):
     """
     joint = config["joint"]
     known = {"inputs": joint.inputs, "outputs": joint.outputs}
-    return tuple(
-        keras.Model(
-            **{
-                end: keras.tree.map_structure(
-                    lambda place, known=known[end]: known[place],
-                    config["places"][f"{part}_{end}"],
-                )
-                for end in known
-            },
-            name=name,
-        )
-        for part, name in zip(("target", "source"), config["names"])
-    )
+    networks = []
+    for part, name, kind, dtype in zip(
+        ("target", "source"),
+        config["names"],
+        # Version 0.1 saved two Functional models.
+        config.get("kinds", ["Functional"] * 2),
+        config.get("dtypes", [None] * 2),
+    ):
+        tensors = {
+            end: keras.tree.map_structure(
+                lambda place, known=known[end]: known[place],
+                config["places"][f"{part}_{end}"],
+            )
+            for end in known
+        }
+        network = keras.Model(**tensors, name=name)
+        if kind == "Sequential":
+            network = keras.Sequential(network.layers, name=name)
+        if dtype is not None:
+            network.dtype_policy = dtype
+        networks.append(network)
+    return networks
 
 
 def _place(tensor, known):

@@ -164,6 +164,12 @@ class S2EOracle(OracleHooks, keras_tuner.Oracle):
 
         Args:
             epochs: Integer, the number of epochs it is made for.
+
+        Returns:
+            An `S2ESchedule`.
+
+        Raises:
+            ValueError: If no trial has ended.
         """
         best = self.get_best_trials(1)
         if not best:

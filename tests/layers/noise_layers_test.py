@@ -25,6 +25,31 @@ def test_in_training_it_gives_the_noisy_label_else_the_true_one(kind):
 
 
 @pytest.mark.parametrize("kind", LAYERS)
+def test_padding_does_not_count(kind):
+    x = np.array([[1, 2, 0], [2, 0, 0]])
+    network = keras.Sequential(
+        [
+            keras.Input((3,), dtype="int32"),
+            keras.layers.Embedding(3, 3, mask_zero=True),
+            keras.layers.Dense(3, activation="softmax"),
+            LAYERS[kind](confusion=COUNTS),
+        ]
+    )
+    network.compile("sgd", "sparse_categorical_crossentropy")
+    losses = []
+    for padding in (0, 2):
+        y = np.where(x > 0, 1, padding)
+        y_pred = network(x, training=True)
+        losses.append(float(network.compute_loss(None, y, y_pred)))
+    assert losses[0] == losses[1]
+
+
+def test_input_of_unknown_width_is_an_error():
+    with pytest.raises(ValueError, match="a known number of classes"):
+        kb.layers.NoiseAdaptation()(keras.Input((None,)))
+
+
+@pytest.mark.parametrize("kind", LAYERS)
 def test_it_starts_from_a_guess_of_the_noise(kind):
     layer = LAYERS[kind](noise=0.3)
     layer.build((None, 4))

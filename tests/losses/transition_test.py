@@ -33,6 +33,7 @@ def test_the_percentile_leaves_out_outliers():
         ((np.full(4, 0.25),), "softmax"),
         (([[-3.0, 4.0]],), "probabilities"),
         ((TRUE, 101), "percentile"),
+        ((np.zeros((0, 3)),), "shape .0, 3."),
     ],
 )
 def test_wrong_arguments_are_refused(arguments, message):

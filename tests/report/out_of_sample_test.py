@@ -38,8 +38,10 @@ class Rows(keras.Model):
         super().__init__()
         self.seen = []
 
-    def fit(self, x, y, **kwargs):
+    def fit(self, x, y, sample_weight=None, **kwargs):
         self.seen = x[:, 0].tolist()
+        if sample_weight is not None:
+            assert self.seen == sample_weight.tolist()
 
     def predict(self, x, **kwargs):
         seen = np.isin(x[:, 0], self.seen).astype("float32")
@@ -53,8 +55,11 @@ def test_no_network_has_seen_what_it_predicts():
         return model
 
     x, y = np.arange(20.0)[:, None], np.arange(20) % 2
-    found = kb.report.out_of_sample(make_model, x, y, folds=4, verbose=0)
-    np.testing.assert_array_equal(found, [[0, 1]] * 20)
+    for options in ({}, {"sample_weight": np.arange(20.0)}):
+        found = kb.report.out_of_sample(
+            make_model, x, y, folds=4, verbose=0, **options
+        )
+        np.testing.assert_array_equal(found, [[0, 1]] * 20)
 
 
 @pytest.mark.parametrize("wrap", [False, True])

@@ -37,6 +37,19 @@ def write_full(path):
     )
 
 
+def test_page_of_what_nobody_has_scored(tmp_path):
+    path = tmp_path / "page.html"
+    report.write_html(np.full(13, np.nan), path, X, Y)
+    assert "<b>0</b>seen" in path.read_text(encoding="utf-8")
+
+
+def test_predictions_that_are_no_probabilities_are_an_error(tmp_path):
+    with pytest.raises(ValueError, match="`pred_probs`. .* a sum of 1"):
+        report.write_html(
+            SCORES, tmp_path / "page.html", pred_probs=np.ones((13, 2))
+        )
+
+
 def test_full_page(tmp_path):
     path = tmp_path / "page.html"
     returned = write_full(path)

@@ -175,6 +175,54 @@ def test_a_pair_is_saved_as_one_network(tmp_path):
         np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
+@pytest.mark.parametrize("is_built", [False, True])
+def test_a_pair_of_sequential_models_is_saved(tmp_path, is_built):
+    hidden = layers.Dense(7, activation="tanh")
+    head = [keras.Input((5,))] if is_built else []
+    target, source = (
+        keras.Sequential([*head, hidden, layers.Dense(size)]) for size in (3, 4)
+    )
+    model = kb.BilevelModel(
+        target, kb.weighting.Soseleto(12), source_model=source
+    )
+    assert model.model is target and model.source_model is source
+    model.compile("sgd", loss_of())
+    model.fit(as_dataset(transfer_batch()), verbose=0)
+    model.save(tmp_path / "pair.keras")
+    loaded = keras.saving.load_model(tmp_path / "pair.keras")
+    assert len(loaded.trainable_variables) == 6
+    for a, b in zip(values(model.variables), values(loaded.variables)):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_pair_of_which_one_is_in_the_other_is_not_saved(tmp_path):
+    target = keras.Sequential([keras.Input((5,)), layers.Dense(3)])
+    x = keras.Input((5,))
+    source = keras.Model(x, layers.Dense(4)(target(x)))
+    model = kb.BilevelModel(
+        target, kb.weighting.Soseleto(12), source_model=source
+    )
+    model.compile("sgd", loss_of())
+    model.fit(as_dataset(transfer_batch()), verbose=0)
+    with pytest.raises(ValueError, match="side by side.*save_weights"):
+        model.save(tmp_path / "pair.keras")
+
+
+def test_a_pair_keeps_its_precision():
+    """Also where the default is another one by then."""
+    keras.config.set_dtype_policy("mixed_float16")
+    target, source = two_networks()
+    keras.config.set_dtype_policy("float32")
+    model = kb.BilevelModel(
+        target, kb.weighting.Soseleto(12), source_model=source
+    )
+    model.compile("sgd", loss_of())
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    copy = kb.BilevelModel.from_config(model.get_config())
+    for network in (copy, copy.model, copy.source_model):
+        assert network.dtype_policy.name == "mixed_float16"
+
+
 def test_a_pair_keeps_dict_inputs_and_losses(tmp_path):
     hidden = layers.Dense(6, activation="tanh")
     x = {"a": keras.Input((5,), name="a")}
@@ -610,6 +658,23 @@ def test_disjoint_models_are_an_error():
             weighting=kb.weighting.Soseleto(12),
             source_model=tanh_network(),
         )
+
+
+def test_source_loss_without_a_source_model_is_an_error():
+    with pytest.raises(ValueError, match="without a `source_model`"):
+        kb.BilevelModel(
+            tanh_network(), kb.weighting.Soseleto(12), source_loss="mse"
+        )
+
+
+def test_a_pair_without_a_loss_is_an_error():
+    target, source = two_networks()
+    model = kb.BilevelModel(
+        target, kb.weighting.Soseleto(12), source_model=source
+    )
+    model.compile("sgd")
+    with pytest.raises(ValueError, match="loss"):
+        model.fit(as_dataset(transfer_batch()), verbose=0)
 
 
 def test_source_model_with_shards_is_an_error():

@@ -13,6 +13,7 @@ from keras_bilevel.engine.tensorflow import calls
 from keras_bilevel.engine.tensorflow import known_layers
 from keras_bilevel.engine.tensorflow import replicas
 from keras_bilevel.engine.tensorflow import second_derivatives
+from keras_bilevel.engine.tensorflow import shard_norms
 
 # Negligible in float32 beside any other weight. Not 0, so that the deltas of
 # the example survive.
@@ -73,7 +74,7 @@ class _Double(affine.AffinePass):
             persistent=True, watch_accessed_variables=not is_final
         ) as self._outer:
             self._outer.watch(point)
-            with tf.GradientTape() as inner:
+            with tf.GradientTape() as inner, shard_norms.lean(network.model):
                 inner.watch(point)
                 self.y_pred, loss = losses.data_loss(
                     network, losses.weighted(batch, point)

@@ -175,7 +175,7 @@ def recorded(network, variables, norms=None):
             functions[layer] = normalize
         elif own:
             functions[layer] = _recorder(calls, layer, own)
-    with _replaced(functions):
+    with replaced(functions):
         yield calls
 
 
@@ -191,7 +191,7 @@ _USERS = collections.Counter()
 
 
 @contextlib.contextmanager
-def _replaced(functions):
+def replaced(functions):
     """Replaces the `call` of layers, in this thread alone.
 
     Args:

@@ -114,9 +114,9 @@ class ShardNorms:
 
         A layer that is called more than once moves more than once a shard.
         """
-        for layer, calls in self._moments.items():
+        for layer, found in self._moments.items():
             averages = layer.moving_mean, layer.moving_variance
-            for variable, moments in zip(averages, zip(*calls)):
+            for variable, moments in zip(averages, zip(*found)):
                 moments = tf.stack(moments, axis=1)
                 moments = tf.reshape(moments, (-1, moments.shape[-1]))
                 yield variable, layer.momentum, moments

@@ -2,7 +2,7 @@
 Title: Several devices, and TPUs
 Author: keras_bilevel
 Date created: 2026/11/25
-Last modified: 2026/11/25
+Last modified: 2026/12/01
 Description: The same training, and the same answer, on any number of devices.
 Accelerator: GPU
 """
@@ -145,6 +145,27 @@ if os.environ.get("COLAB_TPU_ADDR") or os.environ.get("TPU_NAME"):
     on_tpu.fit(images, y_noisy, batch_size=4 * shards, epochs=EPOCHS, verbose=2)
 else:
     print("No TPU here.")
+
+"""
+## With JAX
+
+A notebook has one backend. In a new one, choose JAX before anything imports
+Keras, and say once that all devices share each batch. There is no scope, and
+`num_shards` counts the shards of all devices:
+
+```python
+import os
+
+os.environ["KERAS_BACKEND"] = "jax"
+
+import keras
+
+import keras_bilevel as kb
+
+keras.distribution.set_distribution(keras.distribution.DataParallel())
+model = kb.BilevelModel(network, kb.weighting.DeepBilevel(num_shards=16))
+```
+"""
 
 """
 ## Several machines

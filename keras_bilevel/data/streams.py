@@ -295,14 +295,20 @@ def _empty(spec):
 
 def _join(carried, chunk):
     """Concatenates rows; one side may be empty."""
-    # An empty tensor has 0 in place of an inner size that was unknown.
-    inner = tf.maximum(tf.shape(carried)[1:], tf.shape(chunk)[1:])
-    both = [
-        tf.reshape(leaf, tf.concat([tf.shape(leaf)[:1], inner], axis=0))
-        for leaf in (carried, chunk)
-    ]
-    joined = tf.concat(both, axis=0)
+    joined = tf.concat(_alike([carried, chunk], axis=1), axis=0)
     return tf.ensure_shape(joined, [None, *chunk.shape[1:]])
+
+
+def _alike(both, axis):
+    """Gives two tensors, of which one may be empty, the same inner sizes.
+
+    An empty one has 0 in place of a size that was unknown.
+    """
+    inner = tf.maximum(*(tf.shape(leaf)[axis:] for leaf in both))
+    return [
+        tf.reshape(leaf, tf.concat([tf.shape(leaf)[:axis], inner], axis=0))
+        for leaf in both
+    ]
 
 
 def _gather(examples, rows):
@@ -318,6 +324,8 @@ def _gather_both(validation, training, rows, layout):
     training = _gather(training, rows[:, count:])
 
     def merge(*both):
-        return tf.gather(tf.concat(both, axis=1), order, axis=1)
+        inner = both[0].shape[2:]
+        merged = tf.gather(tf.concat(_alike(both, 2), axis=1), order, axis=1)
+        return tf.ensure_shape(merged, [None, len(order), *inner])
 
     return _map(merge, validation, training)

@@ -262,8 +262,8 @@ def of_parts(model, y, y_pred, sample_weight, count):
     Returns:
         Float32 tensor of shape `(count,)`, or `None` where the loss of a part
         has to be asked for: of several outputs, which have trackers, with a
-        mask, another reduction, or a loss that may mix examples, or was never
-        called.
+        mask, another reduction, no number for each example, or a loss that
+        may mix examples, or was never called.
     """
     found = list(losses_of(model).values())
     if len(found) != 1 or not _is_mean_of_rows(found[0]):
@@ -273,6 +273,8 @@ def of_parts(model, y, y_pred, sample_weight, count):
     masked = (output.y_pred, numbers)
     if any(keras_private.mask_of(t) is not None for t in masked):
         return None
+    if len(numbers.shape) == 0:
+        return None
     if output.sample_weight is not None:
         weights = _like(output.sample_weight, numbers)
         numbers = numbers * ops.cast(weights, numbers.dtype)
@@ -281,8 +283,10 @@ def of_parts(model, y, y_pred, sample_weight, count):
 
 
 def _is_mean_of_rows(loss):
+    # A class of the user's may compute anything.
     return (
-        getattr(loss, "fn", None) in _ROW_BY_ROW
+        type(loss).__module__.startswith("keras.")
+        and getattr(loss, "fn", None) in _ROW_BY_ROW
         and keras_private.loss_options(loss).get("axis", -1) == -1
         and loss.reduction == "sum_over_batch_size"
     )

@@ -346,6 +346,38 @@ def examples_without_norm():
     return weigh_examples(cnn(False), kb.weighting.Soseleto(alpha_lr=20.0))
 
 
+class OwnBackward(layers.Layer):
+    """The hyperbolic tangent, with a derivative that is written by hand."""
+
+    def call(self, x):
+        @ops.custom_gradient
+        def tanh(x):
+            y = ops.tanh(x)
+
+            def gradient(*args, upstream=None):
+                change = args[0] if upstream is None else upstream
+                return change * (1.0 - y**2)
+
+            return y, gradient
+
+        return tanh(x)
+
+
+@case
+def examples_own_backward():
+    network = keras.Sequential(
+        [
+            keras.Input((6, 6, 2)),
+            layers.Flatten(),
+            layers.Dense(8),
+            OwnBackward(),
+            layers.Dense(CLASSES),
+        ]
+    )
+    weighting = kb.weighting.Soseleto(alpha_lr=20.0)
+    return weigh_examples(set_weights(network), weighting)
+
+
 @case
 def examples_weights_first():
     weighting = kb.weighting.Soseleto(alpha_lr=20.0, update_weights_first=True)

@@ -204,7 +204,8 @@ def test_own_ids_and_weights_are_kept():
         np.testing.assert_array_equal(batch_ids, batch_x + 7)
 
 
-def test_unknown_inner_shape():
+@pytest.mark.parametrize("ratio", [0.0, 0.25])
+def test_unknown_inner_shape(ratio):
     stream = make_stream().map(lambda x, y: (tf.fill([2, 3], x), y))
     loose = tf.data.Dataset.from_generator(
         lambda: iter(stream),
@@ -213,9 +214,11 @@ def test_unknown_inner_shape():
             tf.TensorSpec([], "int64"),
         ),
     )
-    dataset = stratified_batches(loose, **SIZES)
-    assert dataset.element_spec[0].shape.as_list() == [12, None, 3]
-    assert next(iter(dataset))[0].shape == (12, 2, 3)
+    dataset = stratified_batches(loose, **SIZES, validation_ratio=ratio)
+    size = 2 if ratio else None  # Validation examples are in memory.
+    assert dataset.element_spec[0].shape.as_list() == [12, size, 3]
+    for batch_x, _ in dataset:
+        assert batch_x.shape == (12, 2, 3)
 
 
 def stream_of_lengths(lengths):

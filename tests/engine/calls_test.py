@@ -79,6 +79,7 @@ def test_known_networks_keep_examples_apart(make):
         lambda: keras.Sequential(
             [keras.Input((5,)), layers.Dropout(0.5, (1, 5)), layers.Dense(3)]
         ),
+        lambda: quantized(),
         lambda: along(axis=0),
         lambda: along(axis=-2),
     ],
@@ -90,6 +91,13 @@ def test_what_may_mix_examples_is_not(make):
 def along(axis, shape=(4, 5)):
     layer = layers.LayerNormalization(axis=axis)
     return keras.Sequential([keras.Input(batch_shape=shape), layer])
+
+
+def quantized():
+    """Keras calls `quantized_call`, not `call`."""
+    network = tanh_network()
+    network.layers[0].quantize("int8")
+    return network
 
 
 def own_activation():

@@ -371,6 +371,22 @@ def test_losses_of_parts_take_weights_with_an_axis_more():
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+class _Mixing(keras.losses.MeanSquaredError):
+    def call(self, y_true, y_pred):
+        return super().call(y_true, y_pred - tf.reduce_mean(y_pred, axis=0))
+
+
+def test_losses_of_parts_are_asked_for_without_a_number_for_each():
+    network = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
+    network = keras.Sequential([*network.layers, layers.Reshape(())])
+    model = compiled(network, loss="mse")
+    x = np.ones((N, 2), "float32")
+    y, y_pred = np.ones(N, "float32"), network(x)
+    model.compute_loss(None, y, y_pred)  # Builds the losses.
+    assert y_pred.shape == (N,)
+    assert of_parts(model, y, y_pred, None, 4) is None
+
+
 def _mean_over_all(y, y_pred):
     return tf.reduce_mean(tf.square(y - y_pred))
 
@@ -384,6 +400,7 @@ def _mean_over_all(y, y_pred):
         keras.losses.MeanSquaredError(reduction="mean_with_sample_weight"),
         keras.losses.CategoricalCrossentropy(axis=0),
         keras.losses.SparseCategoricalCrossentropy(ignore_class=0),
+        _Mixing(),
     ],
 )
 def test_losses_of_parts_are_asked_for_where_examples_may_meet(loss):

@@ -395,6 +395,47 @@ def test_exact_solver_has_the_gradients(monkeypatch, make):
     )
 
 
+@pytest.mark.parametrize("unit", ["shard", "example"])
+def test_images_of_unknown_size_are_as_those_of_a_known_one(unit):
+    x = images().astype("float32")
+    y = np.arange(EXAMPLES) % 3
+    batch = (x, y)
+    if unit == "example":
+        batch = ((x, y, np.arange(EXAMPLES)), (x[:8], y[:8]))
+    known = tf.data.Dataset.from_tensors(batch)
+    unknown = tf.data.Dataset.from_generator(
+        lambda: iter([batch]),
+        output_signature=keras.tree.map_structure(
+            lambda spec: tf.TensorSpec(
+                [None if size == 6 else size for size in spec.shape],
+                spec.dtype,
+            ),
+            known.element_spec,
+        ),
+    )
+    found = []
+    for dataset in (known, unknown):
+        keras.utils.set_random_seed(0)
+        network = keras.Sequential(
+            [
+                keras.Input((None, None, 2)),
+                layers.Conv2D(4, 3, activation="relu"),
+                layers.BatchNormalization(),
+                layers.MaxPooling2D(2),
+                layers.GlobalAveragePooling2D(),
+                layers.Dense(3),
+            ]
+        )
+        weighting = kb.weighting.DeepBilevel(SHARDS)
+        if unit == "example":
+            weighting = kb.weighting.Soseleto(EXAMPLES)
+        model = compiled(network, weighting)
+        model.fit(dataset.repeat(), steps_per_epoch=1, verbose=0)
+        found.append(network.get_weights())
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
 def test_all_shards_have_their_losses_from_one_call():
     model = compiled(
         keras.Sequential([keras.Input((30,)), layers.Dense(3)]), weighting()

@@ -120,6 +120,7 @@ HIDDEN = {
     ),
     "pooling_wide_tiles": lambda: layers.MaxPooling2D((1, 2), padding="same"),
     "pooling_padded": lambda: layers.MaxPooling2D(3, padding="same"),
+    "pooling_of_one_size": lambda: layers.MaxPooling2D(2, 1, padding="same"),
     "pooling_overlapping": lambda: layers.MaxPooling2D(3, strides=1),
     "softsign": lambda: layers.Activation("softsign"),
     "softsign_of_convolution": lambda: layers.Conv2D(

@@ -318,17 +318,28 @@ def test_compile_takes_what_keras_takes_by_position():
     assert "accuracy" in model.fit(*batch_of(64), verbose=0).history
 
 
+@pytest.mark.parametrize("has_norm", [False, True])
 @pytest.mark.parametrize(
-    "name", ["soseleto", "learning_to_reweight", "meta_weight_net"]
+    "name",
+    ["deep_bilevel", "soseleto", "learning_to_reweight", "meta_weight_net"],
 )
-def test_float64_throughout(name):
+def test_float64_throughout(name, has_norm):
     keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
     try:
         x, y = batch_of(64)
+        network = tanh_network()
+        if has_norm:
+            norm = keras.layers.BatchNormalization()
+            network = keras.Sequential([keras.Input((5,)), norm, network])
         weighting = kb.weighting.Soseleto(64) if name == "soseleto" else name
-        model = compiled(tanh_network(), weighting)
+        model = compiled(network, weighting)
         data = kb.data.source_target_batches((x, y), (x, y), 32, 8)
+        if name == "deep_bilevel":
+            data = kb.data.stratified_batches((x, y), 8, 2)
         history = model.fit(data, verbose=0).history
         assert np.isfinite(history["loss"]).all()
+        assert network.dtype == "float64"
     finally:
         keras.config.set_floatx("float32")
+        keras.config.set_dtype_policy("float32")

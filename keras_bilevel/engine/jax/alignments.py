@@ -74,12 +74,11 @@ class _Forward(affine.AffinePass):
         run = gradients.Traced(self._slopes, theta)
         point = run.point()
         along = [u.astype(p.dtype) for u, p in zip(along, point)]
-        try:
+        if gradients.is_forward(lambda values: run(values)[0], point):
             slopes, alignment, (found, changes) = jax.jvp(
                 run, (point,), (along,), has_aux=True
             )
-        except TypeError:
-            # An operation may have a derivative of its own, backward only.
+        else:
             slopes, (found, changes) = run(point)
             alignment = self._in_reverse(theta, along)
         run.keep(changes)

@@ -112,6 +112,33 @@ def _is_in(variable, variables):
     return not hasattr(variable, "val") and variable in variables
 
 
+def is_forward(function, argument):
+    """Returns whether a function can be differentiated in forward mode.
+
+    Not if an operation has a derivative of its own, backward only. JAX says so
+    only when it compiles.
+    """
+    return not _has_own_backward(jax.make_jaxpr(function)(argument).jaxpr)
+
+
+def _has_own_backward(traced):
+    for equation in traced.eqns:
+        if equation.primitive.name.startswith("custom_vjp"):
+            return True
+        for inner in jax.tree.leaves(
+            list(equation.params.values()), is_leaf=_is_traced
+        ):
+            # A closed one has the other inside.
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns") and _has_own_backward(inner):
+                return True
+    return False
+
+
+def _is_traced(value):
+    return hasattr(value, "eqns") or hasattr(value, "jaxpr")
+
+
 def apart():
     """Returns a context that a pass runs in whose updates are taken back."""
     return scope.copied()

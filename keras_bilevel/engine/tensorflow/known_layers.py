@@ -198,6 +198,8 @@ def _is_known(layer, known):
         and 0 not in _axes(layer)
         # An activity regulariser is a loss of all examples together.
         and getattr(layer, "activity_regularizer", None) is None
+        # Keras does not call `call` then.
+        and getattr(layer, "quantization_mode", None) is None
         and (condition is None or condition(layer))
     )
 

@@ -22,6 +22,7 @@ from keras_bilevel.engine.step import groups
 from keras_bilevel.engine.tensorflow import at_once
 from keras_bilevel.engine.tensorflow import calls
 from keras_bilevel.engine.tensorflow import known_layers
+from keras_bilevel.engine.tensorflow import shapes
 from keras_bilevel.engine.tensorflow import shard_norms
 
 
@@ -86,7 +87,7 @@ class OnePass:
             ) as recorded,
         ):
             x, y, sample_weight = map_tensors(
-                lambda t: tf.reshape(t, (-1, *t.shape[2:])), shards
+                lambda t: shapes.regrouped(t, (-1,), 2), shards
             )
             self._y_pred = model(x, training=True)
             parts = None
@@ -137,7 +138,7 @@ class OnePass:
 
     def _cut(self, batch):
         """Reshapes one batch to `(num_shards, shard_size, ...)`."""
-        return tf.reshape(batch, (self._count, -1, *batch.shape[1:]))
+        return shapes.regrouped(batch, (self._count, -1))
 
     def _take_apart(self, pairs):
         """Takes apart calls whose gradients are had at once from all others."""

@@ -1,7 +1,6 @@
 """The gradients of shards from a pass for each."""
 
 import keras
-import tensorflow as tf
 
 from keras_bilevel.data.batches import get_masks
 from keras_bilevel.data.batches import map_tensors
@@ -9,6 +8,7 @@ from keras_bilevel.data.batches import set_masks
 from keras_bilevel.engine import losses
 from keras_bilevel.engine import state
 from keras_bilevel.engine.tensorflow import replicas
+from keras_bilevel.engine.tensorflow import shapes
 
 
 class OwnPasses:
@@ -55,6 +55,6 @@ class OwnPasses:
             kept: The dicts that `gradient` returned, stacked over all shards.
         """
         kept = keras.tree.map_structure(
-            lambda t: tf.reshape(t, (-1, *t.shape[2:])), kept
+            lambda t: shapes.regrouped(t, (-1,), 2), kept
         )
         return set_masks(kept["y_pred"], kept["masks"])

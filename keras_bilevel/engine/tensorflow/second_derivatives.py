@@ -109,7 +109,9 @@ def _of_max_pool(slow):
     """Returns the derivative of the gradient of a max-pooling.
 
     Args:
-        slow: TensorFlow's own, for windows that overlap or are padded.
+        slow: TensorFlow's own, for windows that overlap or are padded. In a
+            graph it may write its result over its input while it still reads
+            that, if both have one shape: where padding keeps the size.
     """
 
     def gradient(op, change):
@@ -119,6 +121,8 @@ def _of_max_pool(slow):
             for name in ("ksize", "strides", "padding", "data_format")
         }
         if not _are_tiles(images.shape, **options):
+            if list(options["strides"]) == [1, 1, 1, 1]:
+                return [None, None, _of_padded(images, pooled, change, options)]
             return slow(op, change)
         # The average of a window's changes, of which all but that of its
         # largest pixel are multiplied by 0.
@@ -133,6 +137,20 @@ def _of_max_pool(slow):
         return [None, None, picked]
 
     return gradient
+
+
+def _of_padded(images, pooled, change, options):
+    """Does as TensorFlow's own, with images that are larger than the result."""
+    padding = [(0, 0)] * 4
+    if options["padding"] == b"SAME":
+        padding = [((size - 1) // 2, size // 2) for size in options["ksize"]]
+    least = images.dtype.min
+    return tf.raw_ops.MaxPoolGradGrad(
+        orig_input=tf.pad(images, padding, constant_values=least),
+        orig_output=pooled,
+        grad=tf.pad(change, padding),
+        **{**options, "padding": "VALID"},
+    )
 
 
 def _are_tiles(shape, ksize, strides, padding, data_format):

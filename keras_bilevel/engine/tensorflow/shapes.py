@@ -1,4 +1,4 @@
-"""Shapes of results that are not computed, and of tensors of unknown rank."""
+"""Shapes of results that are not computed, and shapes known in part."""
 
 import keras
 import tensorflow as tf
@@ -29,6 +29,22 @@ def of_result(function, *parts):
     )
     traced = tf.function(function, autograph=False)
     return tuple(traced.get_concrete_function(*specs).output_shapes)
+
+
+def regrouped(tensor, sizes, kept=1):
+    """Reshapes the first axes of a tensor, and keeps the others.
+
+    Args:
+        tensor: Tensor. The size of an axis may be unknown.
+        sizes: Tuple of integers, the new first axes; one may be -1.
+        kept: Integer, the first axis that is kept.
+    """
+    rest = tensor.shape[kept:]
+    if rest.is_fully_defined():
+        return tf.reshape(tensor, (*sizes, *rest))
+    result = tf.reshape(tensor, tf.concat([sizes, tf.shape(tensor)[kept:]], 0))
+    known = [None if size == -1 else size for size in sizes]
+    return tf.ensure_shape(result, (*known, *rest))
 
 
 def with_rank(tensor, rank):

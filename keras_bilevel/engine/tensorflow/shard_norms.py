@@ -10,7 +10,6 @@ the gradients of all shards at once.
 
 import contextlib
 import functools
-import math
 
 import keras
 import tensorflow as tf
@@ -143,14 +142,16 @@ class ShardNorms:
         else:
             self._in_inference.add(layer)
             y = _by_averages(layer, x, gammas, betas)
-        y = tf.reshape(y, (-1, *inputs.shape[1:]))
+        y = tf.ensure_shape(tf.reshape(y, tf.shape(inputs)), inputs.shape)
         return tf.cast(y, layer.compute_dtype)
 
     def _cut(self, layer, rows):
         """Reshapes to `(num_shards, rows, channels, rest)`."""
-        channels, *rest = rows.shape[layer.axis % len(rows.shape) :]
-        shape = self._count, -1, channels, math.prod(rest)
-        return tf.reshape(rows, shape)
+        axis = layer.axis % len(rows.shape)
+        channels, rest = rows.shape[axis], rows.shape[axis + 1 :].num_elements()
+        if rest is None:
+            rest = tf.reduce_prod(tf.shape(rows)[axis + 1 :])
+        return tf.reshape(rows, (self._count, -1, channels, rest))
 
     def _copy(self, variable, kind):
         key = id(variable)
@@ -221,5 +222,6 @@ def _shares(healthy, momentum, calls, dtype):
     """
     counts = tf.repeat(tf.cast(healthy, dtype), calls)
     passed = tf.cumsum(counts)
+    momentum = tf.cast(momentum, dtype)
     after = tf.pow(momentum, passed[-1] - passed)
     return tf.pow(momentum, passed[-1]), counts * (1.0 - momentum) * after

@@ -19,6 +19,7 @@ from keras_bilevel.engine.step import finite_or_zero
 from keras_bilevel.engine.step import normalizer
 from keras_bilevel.engine.tensorflow import one_pass
 from keras_bilevel.engine.tensorflow import replicas
+from keras_bilevel.engine.tensorflow import shapes
 from keras_bilevel.engine.tensorflow import shard_norms
 from keras_bilevel.engine.tensorflow import vectors
 from keras_bilevel.engine.tensorflow.own_passes import OwnPasses
@@ -293,5 +294,5 @@ def _cut(batch, num_shards):
             raise ValueError(message(size=size))
     with tf.control_dependencies(checks):
         return map_tensors(
-            lambda t: tf.reshape(t, (num_shards, -1, *t.shape[1:])), parts
+            lambda t: shapes.regrouped(t, (num_shards, -1)), parts
         )

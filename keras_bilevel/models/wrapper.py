@@ -244,6 +244,13 @@ def check_trains(model):
     """
     if not model.compiled:
         raise ValueError("You must call `compile()` before `fit()`.")
+    for loss in keras.tree.flatten(model.loss):
+        if getattr(loss, "reduction", "sum") in (None, "none"):
+            raise ValueError(
+                "Expected a loss that is one number for a batch. Received: "
+                f"{type(loss).__name__} with reduction={loss.reduction!r}. "
+                "Leave `reduction` at its default, the mean."
+            )
     found = [
         f"`{layer.name}` ({type(layer).__name__})"
         for layer in keras_private.all_layers(model)

@@ -304,6 +304,17 @@ def test_checkpoint_early_stopping_and_plateau_callbacks(tmp_path):
     assert list((tmp_path / "logs").rglob("events*"))
 
 
+def test_loss_without_a_reduction_is_an_error():
+    loss = keras.losses.MeanSquaredError(reduction=None)
+    for model in (
+        kb.BilevelModel(tanh_network(), kb.weighting.DeepBilevel(4)),
+        kb.SelectionModel(tanh_network(), kb.selection.SelfPaced()),
+    ):
+        model.compile("sgd", [loss])
+        with pytest.raises(ValueError, match="MeanSquaredError with reduction"):
+            model.fit(*batch_of(64), verbose=0)
+
+
 @pytest.mark.parametrize("size", [0, 32.0])
 def test_batch_size_is_a_positive_integer(size):
     model = compiled(tanh_network())

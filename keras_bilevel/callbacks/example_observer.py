@@ -7,6 +7,7 @@ from keras_bilevel.callbacks import fingerprints
 from keras_bilevel.callbacks import outputs
 from keras_bilevel.callbacks.observer import Observer
 from keras_bilevel.checks import check_integer
+from keras_bilevel.engine import check_ids
 from keras_bilevel.engine import raise_rows
 from keras_bilevel.engine.compiled_losses import outputs_of
 
@@ -54,6 +55,7 @@ class ExampleObserver(Observer):
                 "of unknown size. Pass the number of training examples."
             )
         self._labels()
+        self._strays()
 
     def observe(self, step):
         batch = step.batch
@@ -64,6 +66,10 @@ class ExampleObserver(Observer):
             step.y_pred,
             batch.sample_weight,
         )
+        # Compiled steps look up no id that is out of range, and say nothing.
+        outside = (ids < 0) | (ids >= self.num_examples)
+        strays = self._strays()
+        strays.assign(strays.value + ops.sum(ops.cast(outside, "int32")))
         healthy = step.usable_examples()
         self._compare(ids, found, healthy)
         self.observe_examples(step, ids, found, healthy)
@@ -89,9 +95,16 @@ class ExampleObserver(Observer):
                 "them with `kb.data.stratified_batches(..., ids=True)`; for "
                 "sample selection `kb.data.shuffled_batches` will do."
             )
-        return step.batch.ids
+        return check_ids(step.batch.ids, self.num_examples)
 
     def on_epoch_end(self, epoch, logs=None):
+        strays = int(self._strays().numpy())
+        if strays:
+            raise ValueError(
+                f"Expected example ids in [0, {self.num_examples}), as "
+                f"`{type(self).__name__}` was made with num_examples="
+                f"{self.num_examples}. Received: {strays} ids outside."
+            )
         high, low = (variable.numpy() for variable in self._labels())
         changed = np.count_nonzero(
             (high > 0) & (high + low != fingerprints.LARGEST)
@@ -107,6 +120,10 @@ class ExampleObserver(Observer):
                 "example an id of its own: a dataset of `(x, y, sample_weight, "
                 "id)`. Start with a new history for other data."
             )
+
+    def _strays(self):
+        """Returns how many ids were out of range."""
+        return self.variable("strays", (), "int32")
 
     def _labels(self):
         """Returns the highest fingerprint, and `LARGEST` minus the lowest."""

@@ -43,7 +43,17 @@ class WeightHistory(Observer):
 
     def observe(self, step):
         row = self.gather(ops.mean(step.weights, axis=0))
-        kept = self.variable("kept", (self.capacity, row.shape[0]), "float32")
+        size = row.shape[0]
+        sizes = {v.shape[1] for v in self.variables if len(v.shape) == 2}
+        if size is None or sizes - {size}:
+            raise ValueError(
+                "Expected as many weights in each step for `WeightHistory`. "
+                f"Received: steps with {size or 'a varying number of'} weights"
+                f"{', after others' if sizes else ''}. Pass "
+                "`drop_remainder=True` to what makes the batches, and start "
+                "with a new history for batches of another size."
+            )
+        kept = self.variable("kept", (self.capacity, size), "float32")
         count = self.variable("count", (), "int32")
         position = ops.reshape(count.value % self.capacity, (1,))
         write_rows(kept, position, row[None])

@@ -137,8 +137,8 @@ def check_ids(ids, num_examples):
     if num_examples is None:
         return ids
     message = (
-        f"Expected example ids in [0, {num_examples}), as the weighting or the "
-        "rule was made with num_examples. Received: an id outside."
+        f"Expected example ids in [0, {num_examples}), as the weighting, rule "
+        "or callback was made with num_examples. Received: an id outside."
     )
     with tf.control_dependencies(
         [

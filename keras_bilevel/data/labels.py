@@ -271,7 +271,7 @@ def _check_label_spec(dataset):
     if not isinstance(spec, tf.TensorSpec):
         raise _wrong_labels(f"a {type(spec).__name__}")
     discrete = spec.dtype.is_integer or spec.dtype.is_bool
-    if discrete and spec.shape.as_list() in ([], [1]):
+    if discrete and spec.shape.rank is not None and spec.shape in ((), (1,)):
         return
     if spec.shape.rank != 1 or not (discrete or spec.dtype.is_floating):
         raise _wrong_labels(f"dtype {spec.dtype.name} and shape {spec.shape}")

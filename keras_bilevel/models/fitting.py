@@ -116,7 +116,9 @@ class Fitting(engine.StepOfBackend):
         if is_known:
             x = self._prepare(x, class_weight)
             class_weight = None
-        callbacks = self._with_own(callbacks, watching, x)
+        # Keras then goes on with one iterator, epoch after epoch.
+        goes_on = steps_per_epoch is not None
+        callbacks = self._with_own(callbacks, watching, x, goes_on)
         if is_known and engine.has_workers(self):
             engine.check_validation(validation_data)
             x = engine.part_of_worker(x)
@@ -218,7 +220,7 @@ class Fitting(engine.StepOfBackend):
                 f"{mend}"
             )
 
-    def _with_own(self, callbacks, watching, dataset):
+    def _with_own(self, callbacks, watching, dataset, goes_on):
         """Returns the user's callbacks, and those that `fit` itself needs.
 
         Callbacks with `observe` take part in the step. Callbacks with
@@ -229,7 +231,8 @@ class Fitting(engine.StepOfBackend):
         sizes = [o.num_examples for o in known if o.num_examples is not None]
         if sizes:
             _check_observers(users, max(sizes))
-        tell = self._epoch_teller([origin.counter for origin in known])
+        counters = [origin.counter for origin in known]
+        tell = self._epoch_teller(counters, goes_on)
         own = [*watching, tell, *self.scheme.callbacks(dataset)]
         self._keepers = [c for c in users + own if hasattr(c, "get_state")]
         observers = [c for c in users + own if hasattr(c, "observe")]
@@ -244,14 +247,20 @@ class Fitting(engine.StepOfBackend):
             callbacks.callbacks.append(callback)
         return callbacks
 
-    def _epoch_teller(self, counters):
-        """Returns a callback that passes the epoch to scheme and datasets."""
+    def _epoch_teller(self, counters, goes_on):
+        """Returns a callback that passes the epoch to scheme and datasets.
+
+        A dataset that goes on is told the first epoch alone: it has begun the
+        next one ahead of time.
+        """
+        told = []
 
         def begin(epoch, logs):
             self._check_agree("epoch", epoch, _OTHER_EPOCH)
             self.scheme.begin_epoch(epoch)
-            for counter in counters:
+            for counter in [] if goes_on and told else counters:
                 counter.set(epoch)
+            told.append(epoch)
 
         return keras.callbacks.LambdaCallback(on_epoch_begin=begin)
 

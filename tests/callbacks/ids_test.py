@@ -281,3 +281,21 @@ def test_weights_of_a_shuffled_source_are_an_error(is_fixed):
         return
     with pytest.raises(ValueError, match="same example in each epoch"):
         model.fit(batches, epochs=2, verbose=0)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("first", [-1, 5])
+def test_ids_out_of_range_are_an_error(first, jit_compile):
+    x, y = batch_of(N)
+    ids = np.arange(N) + first
+    weights = np.ones(N, "float32")
+    dataset = tf.data.Dataset.from_tensor_slices((x, y, weights, ids))
+    history = kb.callbacks.ExampleHistory(N)
+    model = compiled(tanh_network(), jit_compile=jit_compile)
+    error = ValueError if jit_compile else tf.errors.InvalidArgumentError
+    with pytest.raises(error, match=r"ids in \[0, 64\).*ids? outside"):
+        model.fit(
+            dataset.batch(N, drop_remainder=True),
+            verbose=0,
+            callbacks=[history],
+        )

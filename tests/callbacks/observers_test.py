@@ -250,3 +250,22 @@ def test_history_without_a_number_says_that_it_saw_nothing(name):
     history = getattr(kb.callbacks, name)()
     with pytest.raises(ValueError, match=f"{name}` that has seen training"):
         history.example_scores
+
+
+def test_weights_of_batches_of_two_sizes_are_an_error():
+    history = kb.callbacks.WeightHistory()
+    model = compiled(tanh_network(), kb.weighting.Soseleto(64))
+    x, y = batch_of(64)
+    for size in (16, 32):
+        dataset = kb.data.source_target_batches((x, y), (x, y), size, 4)
+        if size == 32:
+            with pytest.raises(ValueError, match="after others"):
+                model.fit(dataset, verbose=0, callbacks=[history])
+        else:
+            model.fit(dataset, verbose=0, callbacks=[history])
+    varied = kb.data.source_target_batches(
+        (x, y), (x, y), 24, 4, drop_remainder=False
+    )
+    history = kb.callbacks.WeightHistory()
+    with pytest.raises(ValueError, match="drop_remainder=True"):
+        model.fit(varied, verbose=0, callbacks=[history])

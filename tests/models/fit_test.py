@@ -304,6 +304,39 @@ def test_checkpoint_early_stopping_and_plateau_callbacks(tmp_path):
     assert list((tmp_path / "logs").rglob("events*"))
 
 
+class Rows(kb.callbacks.Observer):
+    """The ids of each step; for eager steps."""
+
+    def __init__(self):
+        super().__init__()
+        self.ids = []
+
+    def observe(self, step):
+        self.ids.append(step.batch.ids.numpy().tolist())
+
+
+@pytest.mark.parametrize("steps", [2, 3])
+def test_a_repeated_dataset_goes_on_from_pass_to_pass(steps):
+    """It reads ahead, so that nobody may tell it where to begin an epoch."""
+
+    def dataset():
+        x, y = batch_of(48)
+        return kb.data.stratified_batches((x, y), 4, 4, ids=True, seed=1)
+
+    passes = dataset()
+    expected = [batch[3].numpy().tolist() for _ in range(8) for batch in passes]
+    model = compiled(tanh_network(), run_eagerly=True)
+    rows = Rows()
+    model.fit(
+        dataset().repeat(),
+        epochs=4,
+        steps_per_epoch=steps,
+        callbacks=[rows],
+        verbose=0,
+    )
+    assert rows.ids == expected[: 4 * steps]
+
+
 def test_loss_without_a_reduction_is_an_error():
     loss = keras.losses.MeanSquaredError(reduction=None)
     for model in (

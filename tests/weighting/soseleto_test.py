@@ -338,6 +338,24 @@ def test_two_layers_of_one_name_in_a_pair_are_an_error():
         )
 
 
+@pytest.mark.parametrize("dtype", ["float16", "mixed_float16"])
+def test_weight_of_0_has_an_alignment_in_float16(dtype):
+    """Also without a loss scale, as where a layer alone has this type."""
+    scores = []
+    for alpha in (1.0, 0.0):
+        keras.utils.set_random_seed(0)
+        network = keras.Sequential(
+            [keras.Input((5,)), layers.Dense(7, "tanh", dtype=dtype)]
+        )
+        network.add(layers.Dense(3))
+        model = compiled(network, kb.weighting.Soseleto(12))
+        model.weighting.alpha.assign(np.repeat([alpha, 1.0], 6))
+        model.fit(as_dataset(data()), verbose=0)
+        scores.append(model.weighting.example_scores)
+    assert np.abs(scores[0]).min() > 0
+    np.testing.assert_allclose(scores[1], scores[0], rtol=0.02, atol=1e-5)
+
+
 @pytest.mark.parametrize("how", ["keras", "weights"])
 def test_memory_is_saved_and_restored(tmp_path, how):
     model = compiled(tanh_network(), kb.weighting.Soseleto(12, alpha_lr=20.0))

@@ -22,7 +22,8 @@ def check_ids(ids, num_examples):
         if part.size and not 0 <= part.min() <= part.max() < num_examples:
             raise ValueError(
                 f"Expected example ids in [0, {num_examples}), as the "
-                "weighting or the rule was made with num_examples. Received: "
+                "weighting, rule or callback was made with num_examples. "
+                "Received: "
                 f"ids from {part.min()} to {part.max()}."
             )
     return ids

@@ -7,6 +7,7 @@ upper-level gradient u with the gradient of example j's part of the loss.
 
 import tensorflow as tf
 
+from keras_bilevel import keras_private
 from keras_bilevel.engine import affine
 from keras_bilevel.engine import losses
 from keras_bilevel.engine.tensorflow import calls
@@ -52,9 +53,16 @@ def make(network, variables, batch, point, judge, scale, is_final):
           relative to the norm of the gradient. `None` if s(w) is not known.
     """
     arguments = network, variables, batch, point, judge, scale, is_final
-    if not scale.is_active and known_layers.keeps_rows_apart(network.model):
+    keeps_apart = known_layers.keeps_rows_apart(network.model)
+    # In float16 deltas of almost no weight would underflow.
+    if keeps_apart and not scale.is_active and not _has_float16(network.model):
         return _ByCalls(*arguments)
     return _Double(*arguments)
+
+
+def _has_float16(network):
+    layers = keras_private.all_layers(network)
+    return any(layer.compute_dtype == "float16" for layer in layers)
 
 
 class _Double(affine.AffinePass):

@@ -39,8 +39,8 @@ def regrouped(tensor, sizes, kept=1):
         sizes: Tuple of integers, the new first axes; one may be -1.
         kept: Integer, the first axis that is kept.
     """
-    rest = tensor.shape[kept:]
-    if rest.is_fully_defined():
+    rest = tuple(tensor.shape)[kept:]
+    if None not in rest:
         return tf.reshape(tensor, (*sizes, *rest))
     result = tf.reshape(tensor, tf.concat([sizes, tf.shape(tensor)[kept:]], 0))
     known = [None if size == -1 else size for size in sizes]

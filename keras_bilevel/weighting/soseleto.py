@@ -6,6 +6,7 @@ from keras import ops
 from keras_bilevel.checks import check_integer
 from keras_bilevel.checks import check_positive
 from keras_bilevel.checks import wrong_argument
+from keras_bilevel.engine import add_rows
 from keras_bilevel.engine import read_rows
 from keras_bilevel.engine import write_rows
 from keras_bilevel.weighting.weighting import ExampleWeighting
@@ -133,11 +134,11 @@ class Soseleto(ExampleWeighting, keras.layers.Layer):
 
     def update(self, ids, statistics, learning_rate):
         moves = self.alpha_lr * learning_rate * statistics["alignment"][0]
-        moves = _summed(moves, ids)
-        alpha = read_rows(self.alpha, ids) + moves
-        write_rows(self.alpha, ids, ops.clip(alpha, *self.clip))  # Eq. 5
-        cumulative = read_rows(self.cumulative, ids) + moves
-        write_rows(self.cumulative, ids, cumulative)
+        # An example may be in a batch twice.
+        add_rows(self.alpha, ids, moves)
+        alpha = ops.clip(read_rows(self.alpha, ids), *self.clip)  # Eq. 5
+        write_rows(self.alpha, ids, alpha)
+        add_rows(self.cumulative, ids, moves)
 
     def load_own_variables(self, store):
         # Keras tries several places and reports the last one's error.
@@ -165,16 +166,6 @@ class Soseleto(ExampleWeighting, keras.layers.Layer):
             "clip": self.clip,
             "update_weights_first": self.update_weights_first,
         }
-
-
-def _summed(moves, ids):
-    """Sums the moves of an example that is in the batch more than once."""
-    order = ops.argsort(ids)
-    ids, moves = ops.take(ids, order), ops.take(moves, order)
-    is_next = ops.concatenate([ids[:1] != ids[:1], ids[1:] != ids[:-1]])
-    number = ops.cumsum(ops.cast(is_next, "int32"))
-    sums = ops.segment_sum(moves, number, num_segments=ids.shape[0])
-    return ops.take(ops.take(sums, number), ops.argsort(order))
 
 
 def _check(num_examples, alpha_lr, initial, clip):

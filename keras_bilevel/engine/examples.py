@@ -113,7 +113,7 @@ def walk(model, weighting, upper, lower, scale):
     return Step(
         variables=variables,
         gradients=[
-            None if g is None else scale.mask(healthy, g) for g in gradient
+            None if g is None else scale.without(healthy, g) for g in gradient
         ],
         weights=ops.where(usable, weights, 0.0),
         losses=ops.where(has_loss, shown_losses, 0.0),

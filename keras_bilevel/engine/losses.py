@@ -258,6 +258,14 @@ class LossScale:
         gradient = ops.cast(gradients.dense(gradient), "float32")
         return gradient if self._factor is None else gradient / self._factor
 
+    def without(self, healthy, gradient):
+        """Returns a gradient, or one that moves nothing where it is unhealthy.
+
+        That is 0, or NaN for a dynamic scale, which falls by it.
+        """
+        nothing = float("nan") if self.is_dynamic else 0.0
+        return ops.where(healthy, gradient, nothing)
+
     def mask(self, healthy, value):
         """Returns `value`, or 0 where it is not healthy (not if dynamic)."""
         return value if self.is_dynamic else ops.where(healthy, value, 0.0)

@@ -102,7 +102,7 @@ def walk(
     return Step(
         variables=variables,
         gradients=[
-            None if g is None else scale.mask(healthy, g) for g in gradient
+            None if g is None else scale.without(healthy, g) for g in gradient
         ],
         weights=ops.cast(mask & healthy, "float32"),
         losses=ops.where(healthy, means, 0.0),

@@ -479,6 +479,28 @@ def test_float16_overflow_changes_nothing_but_the_scale():
     assert all(np.all(np.isfinite(v)) for v in log.values())
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: kb.weighting.Soseleto(12),
+        lambda: kb.weighting.Soseleto(12, update_weights_first=True),
+        kb.weighting.LearningToReweight,
+    ],
+)
+def test_a_scale_that_is_too_large_falls_until_the_network_trains(make):
+    network = tanh_network(dtype="mixed_float16")
+    model = kb.BilevelModel(network, make(), dtype="mixed_float16")
+    optimizer = keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.SGD(0.1), initial_scale=2.0**24
+    )
+    model.compile(optimizer, loss_of())
+    before = values(network.trainable_variables)
+    model.fit(as_dataset(data(), 20), verbose=0)
+    assert float(optimizer.dynamic_scale) < 2.0**20
+    for a, b in zip(before, values(network.trainable_variables)):
+        assert not np.array_equal(a, b)
+
+
 def with_batch_norm():
     return keras.Sequential(
         [

@@ -418,6 +418,16 @@ def examples_overflow():
 
 
 @case
+def examples_overflow_without_memory():
+    """Weights of 0 would hide from a dynamic scale that it is too large."""
+    return overflown(
+        lambda network, **options: weigh_examples(
+            network, kb.weighting.LearningToReweight(), **options
+        )
+    )
+
+
+@case
 def examples_pair():
     inputs = keras.Input((6, 6, 2))
     shared = layers.Dense(8, activation="tanh")(layers.Flatten()(inputs))

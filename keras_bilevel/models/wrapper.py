@@ -273,6 +273,17 @@ def check_trains(model):
             f"gradient_accumulation_steps={steps}. Take larger batches, or one "
             "replica."
         )
+    replaced = [
+        v.path
+        for v in model.trainable_variables
+        if getattr(v, "overwrite_with_gradient", False)
+    ]
+    if replaced:
+        raise ValueError(
+            "Expected gradients that can be compared and weighed. Received: "
+            f"variables that take the place of theirs, {replaced}, as of "
+            'layers with `quantize("float8")`. Train without.'
+        )
     if model.built and not model.trainable_variables:
         raise ValueError(
             "Expected a network with trainable weights. Received: one "

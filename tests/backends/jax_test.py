@@ -41,6 +41,37 @@ except ValueError as error:
     assert "KERAS_BACKEND=tensorflow" in printed
 
 
+WRITTEN = """
+import keras
+import numpy as np
+from keras import layers
+import keras_bilevel as kb
+
+rng = np.random.default_rng(0)
+x, y = rng.normal(size=(32, 6)).astype("float32"), rng.integers(3, size=32)
+found = []
+for is_ours in (False, True):
+    keras.utils.set_random_seed(0)
+    # It writes the kernel that it has normalised, which is trained.
+    norm = layers.SpectralNormalization(layers.Dense(5))
+    network = keras.Sequential([keras.Input((6,)), norm, layers.Dense(3)])
+    model = network
+    if is_ours:
+        model = kb.SelectionModel(network, kb.selection.SelfPaced())
+    model.compile(keras.optimizers.SGD(0.5), "sparse_categorical_crossentropy")
+    for _ in range(3):
+        model.train_on_batch(x, y)
+    found.append(network.get_weights())
+print(max(np.abs(a - b).max() for a, b in zip(*found)))
+print(max(np.abs(a).max() for a in found[0]))
+"""
+
+
+def test_layers_that_write_their_kernels_train_as_in_keras():
+    difference, size = map(float, run_with_jax(["-c", WRITTEN]).split())
+    assert difference < 1e-5 * size
+
+
 OUT_OF_RANGE = """
 import keras
 import numpy as np

@@ -304,6 +304,14 @@ def test_checkpoint_early_stopping_and_plateau_callbacks(tmp_path):
     assert list((tmp_path / "logs").rglob("events*"))
 
 
+def test_gradients_that_are_no_gradients_are_an_error():
+    network = tanh_network()
+    network.layers[0].quantize("float8")
+    model = compiled(network)
+    with pytest.raises(ValueError, match="amax_history.*float8"):
+        model.fit(*batch_of(64), verbose=0)
+
+
 class Rows(kb.callbacks.Observer):
     """The ids of each step; for eager steps."""
 

@@ -121,6 +121,7 @@ class Passes:
             gradient = [kernels.Whole(self._scale.down(g)) for g in gradient]
         found, changes = seen
         self._last = run.scope
+        scope.check_known(run.scope.updated, self._before)
         squares = [g.squared_norm() for g in gradient]
         healthy = jnp.isfinite(found[0][0]) & jnp.isfinite(sum(squares))
         for key, value in changes.items():

@@ -23,7 +23,9 @@ class Scope(keras.StatelessScope):
         state_mapping: Dict from the ids of variables to values, those now.
         reads: Counter of ids, how often each variable was read.
         updates: Counter of ids, how often each variable was written.
-        updated: Dict of the variables that were written, by their ids.
+        updated: Dict of the variables that were written, by their ids. Those
+            that are trained are not among them: as in Keras, what a layer
+            writes there is gone after its call.
     """
 
     def __init__(self, values):
@@ -39,13 +41,31 @@ class Scope(keras.StatelessScope):
 
     def add_update(self, update):
         variable, _ = update
-        self.updates[id(variable)] += 1
-        self.updated[id(variable)] = variable
+        is_trained = variable.trainable and id(variable) in self.state_mapping
         super().add_update(update)
+        if not is_trained:
+            self.updates[id(variable)] += 1
+            self.updated[id(variable)] = variable
 
     def changes(self):
         """Returns a dict from the ids of updated variables to their values."""
         return {key: self.state_mapping[key] for key in self.updated}
+
+
+def check_known(updated, known):
+    """Raises `RuntimeError` for variables that a step cannot hand on.
+
+    Args:
+        updated: Dict from ids to variables, those that a step has written.
+        known: Container of the ids of the model's variables.
+    """
+    unknown = [v.path for key, v in updated.items() if key not in known]
+    if unknown:
+        raise RuntimeError(
+            "Expected a step that updates what belongs to the model alone. "
+            f"Received: a step that updates {unknown}. Make these "
+            "variables attributes of a layer, or of an observer."
+        )
 
 
 def values():

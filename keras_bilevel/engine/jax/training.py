@@ -29,13 +29,8 @@ class StepOfBackend(keras_private.JaxHooks):
         }
         with scope.Scope(values) as step:
             logs = self.take_step(data)
-        unknown = [v.path for k, v in step.updated.items() if k not in values]
-        if unknown and not self._is_rehearsing:
-            raise RuntimeError(
-                "Expected a step that updates what belongs to the model alone. "
-                f"Received: a step that updates {unknown}. Make these "
-                "variables attributes of a layer, or of an observer."
-            )
+        if not self._is_rehearsing:
+            scope.check_known(step.updated, values)
         return logs, tuple(
             [step.state_mapping[id(variable)] for variable in group]
             for group in groups

@@ -25,9 +25,8 @@ def _is_only_graph(network):
 
 def ends(network):
     """Returns inputs and outputs of a network in the user's structure."""
-    return keras_private.structure_of(
-        network, "inputs"
-    ), keras_private.structure_of(network, "outputs")
+    structure_of = keras_private.structure_of
+    return structure_of(network, "inputs"), structure_of(network, "outputs")
 
 
 def check_shared(target, source):

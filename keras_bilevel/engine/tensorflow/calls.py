@@ -20,9 +20,9 @@ from collections.abc import Callable
 
 import keras
 import tensorflow as tf
-from keras import layers
 
 from keras_bilevel import keras_private
+from keras_bilevel.engine.tensorflow import known_layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Call:
         along = [v for v in self.variables if id(v) in directions]
         if not along:
             return None
-        if _is_linear(self.layer):
+        if known_layers.is_linear(self.layer):
             return self._with_directions(directions)
         with tf.GradientTape(watch_accessed_variables=False) as outer:
             cotangent = tf.zeros_like(self.output)
@@ -111,26 +111,6 @@ class Call:
         args, kwargs = self.inputs
         with keras.StatelessScope(pairs):
             return self.function(*args, **kwargs)
-
-
-# Of their kernel and bias, as long as they have no other variables.
-_LINEAR = (
-    layers.Conv1D,
-    layers.Conv1DTranspose,
-    layers.Conv2D,
-    layers.Conv2DTranspose,
-    layers.Conv3D,
-    layers.Conv3DTranspose,
-    layers.Dense,
-    layers.DepthwiseConv1D,
-    layers.DepthwiseConv2D,
-)
-
-
-def _is_linear(layer):
-    """Returns whether a layer is linear in its variables."""
-    is_known = type(layer) in _LINEAR
-    return is_known and len(layer.weights) == 1 + layer.use_bias
 
 
 def summed(parts, variables):

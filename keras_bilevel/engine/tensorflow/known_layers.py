@@ -32,6 +32,26 @@ def _by_draws(layer):
     return shape is None or shape[0] is None
 
 
+# Of their kernel and bias, as long as they have no other variables.
+_LINEAR = (
+    layers.Conv1D,
+    layers.Conv1DTranspose,
+    layers.Conv2D,
+    layers.Conv2DTranspose,
+    layers.Conv3D,
+    layers.Conv3DTranspose,
+    layers.Dense,
+    layers.DepthwiseConv1D,
+    layers.DepthwiseConv2D,
+)
+
+
+def is_linear(layer):
+    """Returns whether a layer is linear in its variables."""
+    is_known = type(layer) in _LINEAR
+    return is_known and len(layer.weights) == 1 + layer.use_bias
+
+
 # Networks and layers, and what else has to hold for them.
 ROW_BY_ROW = {
     kind: None
@@ -39,17 +59,9 @@ ROW_BY_ROW = {
         keras.Sequential,
         layers.InputLayer,
         # With variables.
+        *_LINEAR,
         layers.AdditiveAttention,
         layers.Attention,
-        layers.Conv1D,
-        layers.Conv1DTranspose,
-        layers.Conv2D,
-        layers.Conv2DTranspose,
-        layers.Conv3D,
-        layers.Conv3DTranspose,
-        layers.Dense,
-        layers.DepthwiseConv1D,
-        layers.DepthwiseConv2D,
         layers.Embedding,
         layers.GroupNormalization,
         layers.GroupQueryAttention,

@@ -1,9 +1,12 @@
 """Stratified super-batches of a stream."""
 
+import functools
+
 import keras
 import numpy as np
 
 from keras_bilevel._backend import tf
+from keras_bilevel.checks import wrong
 from keras_bilevel.data.batches import spec_of
 from keras_bilevel.data.labels import grouped_chunks
 from keras_bilevel.data.stream_plan import StreamPlan
@@ -76,17 +79,19 @@ def check_single_examples(dataset):
     """Raises a `ValueError` unless elements are single `(x, y, ...)`."""
     spec = dataset.element_spec
     if not isinstance(spec, tuple) or len(spec) not in (2, 3, 4):
-        raise ValueError(
-            "Invalid value for argument `data`. Expected a dataset of `(x, y)`,"
-            " `(x, y, sample_weight)` or `(x, y, sample_weight, ids)`. "
-            f"Received: element_spec={spec}"
+        raise wrong(
+            "argument `data`",
+            "a dataset of `(x, y)`, `(x, y, sample_weight)` or `(x, y, "
+            "sample_weight, ids)`",
+            f"element_spec={spec}",
         )
     if None in keras.tree.flatten(spec_of(dataset)):
-        raise ValueError(
-            "Invalid value for argument `data`. Expected examples without "
-            f"`None`. Received: element_spec={spec}. Leave it out, as in "
-            "`data.map(lambda x, y, w: (x, y))`, or put a sample weight of 1.0 "
-            "in its place."
+        raise wrong(
+            "argument `data`",
+            "examples without `None`",
+            f"element_spec={spec}",
+            "Leave it out, as in `data.map(lambda x, y, w: (x, y))`, or put "
+            "a sample weight of 1.0 in its place.",
         )
     check_dense(dataset)
     shapes = [leaf.shape for leaf in keras.tree.flatten(spec)]
@@ -101,10 +106,11 @@ def check_single_examples(dataset):
 def check_finite(dataset):
     """Raises a `ValueError` for a stream that is known to be infinite."""
     if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
-        raise ValueError(
-            "Invalid value for argument `validation_ratio`. Expected 0 for a "
-            "dataset without end, which cannot be split. Apply `.repeat()` to "
-            "the super-batches instead. Received: an infinite dataset."
+        raise wrong(
+            "argument `validation_ratio`",
+            "0 for a dataset without end, which cannot be split",
+            "an infinite dataset",
+            "Apply `.repeat()` to the super-batches instead.",
         )
 
 
@@ -139,7 +145,7 @@ def with_ids(positions, batch):
     return x, y, sample_weight, positions
 
 
-def kept_examples(dataset, mask):
+def filtered(dataset, mask):
     """Returns the examples of a dataset that a mask keeps.
 
     Args:
@@ -157,10 +163,11 @@ def kept_examples(dataset, mask):
 def _kept_ids(dataset, mask):
     shape = dataset.element_spec[3].shape
     if shape.rank:
-        raise ValueError(
-            "Invalid value for argument `data`. Expected a dataset of single "
-            f"examples. Received: ids of shape {shape}. Clean it before "
-            "`batch`, or call `unbatch` first."
+        raise wrong(
+            "argument `data`",
+            "a dataset of single examples",
+            f"ids of shape {shape}",
+            "Clean it before `batch`, or call `unbatch` first.",
         )
     return dataset.filter(lambda x, y, sample_weight, i: tf.gather(mask, i))
 
@@ -168,10 +175,11 @@ def _kept_ids(dataset, mask):
 def _kept_positions(dataset, mask):
     size = dataset.cardinality().numpy()
     if size not in (len(mask), tf.data.UNKNOWN_CARDINALITY):
-        raise ValueError(
-            "Invalid value for argument `data`. Expected a dataset of "
-            f"{len(mask)} single examples, one for each score. Received: "
-            f"{size} elements. Clean it before `batch` and `repeat`."
+        raise wrong(
+            "argument `data`",
+            f"a dataset of {len(mask)} single examples, one for each score",
+            f"{size} elements",
+            "Clean it before `batch` and `repeat`.",
         )
     kept = dataset.enumerate().filter(lambda i, element: tf.gather(mask, i))
     kept = kept.map(lambda i, element: element)
@@ -264,15 +272,25 @@ def _cut(chunks, size, plan, layout, split, ids):
         for after, before in zip(plan_state, state):
             after.set_shape(before.shape)
         pool = _map(_join, carried, _gather(chunk, kept))
-        batches = gather(chunk, rows), gather(pool, rows_of_pool)
-        return (*plan_state, _gather(pool, left)), batches
+        todo = (chunk[1:], rows), (pool[1:], rows_of_pool)
+        return (*plan_state, _gather(pool, left)), todo
 
     def gather(examples, rows):
         if split:
-            found = _gather_both(split.examples, examples[1:], rows, layout)
+            found = _gather_both(split.examples, examples, rows, layout)
         else:
-            found = _gather(examples[1:], rows)
+            found = _gather(examples, rows)
         return with_ids(*found) if ids else found[1]
+
+    def batches(of_chunk, of_pool):
+        first, last = (
+            # All batches of a chunk at once would be another copy of it.
+            tf.data.Dataset.from_tensor_slices(rows).map(
+                functools.partial(gather, examples)
+            )
+            for examples, rows in (of_chunk, of_pool)
+        )
+        return first.concatenate(last)
 
     none = tf.zeros([0], "int64")
     groups, examples = _map(_empty, chunks.element_spec)
@@ -281,12 +299,7 @@ def _cut(chunks, size, plan, layout, split, ids):
     end = tf.data.Dataset.from_tensors((groups, examples))
     # The next chunk is read while this one is fed.
     chunks = chunks.concatenate(end).enumerate().prefetch(1)
-    return chunks.scan(start, step).flat_map(_slices).prefetch(2)
-
-
-def _slices(of_chunk, of_pool):
-    slices = tf.data.Dataset.from_tensor_slices
-    return slices(of_chunk).concatenate(slices(of_pool))
+    return chunks.scan(start, step).flat_map(batches).prefetch(2)
 
 
 def _empty(spec):
@@ -295,18 +308,18 @@ def _empty(spec):
 
 def _join(carried, chunk):
     """Concatenates rows; one side may be empty."""
-    joined = tf.concat(_alike([carried, chunk], axis=1), axis=0)
+    joined = tf.concat(_alike([carried, chunk]), axis=0)
     return tf.ensure_shape(joined, [None, *chunk.shape[1:]])
 
 
-def _alike(both, axis):
+def _alike(both):
     """Gives two tensors, of which one may be empty, the same inner sizes.
 
     An empty one has 0 in place of a size that was unknown.
     """
-    inner = tf.maximum(*(tf.shape(leaf)[axis:] for leaf in both))
+    inner = tf.maximum(*(tf.shape(leaf)[1:] for leaf in both))
     return [
-        tf.reshape(leaf, tf.concat([tf.shape(leaf)[:axis], inner], axis=0))
+        tf.reshape(leaf, tf.concat([tf.shape(leaf)[:1], inner], axis=0))
         for leaf in both
     ]
 
@@ -320,12 +333,11 @@ def _gather_both(validation, training, rows, layout):
     count = layout.validation_members * layout.shard_size
     order = np.arange(layout.batch_size).reshape(layout.tuple_size, -1)
     order = order[layout.member_order].ravel()
-    validation = _gather(validation, rows[:, :count])
-    training = _gather(training, rows[:, count:])
+    validation = _gather(validation, rows[:count])
+    training = _gather(training, rows[count:])
 
     def merge(*both):
-        inner = both[0].shape[2:]
-        merged = tf.gather(tf.concat(_alike(both, 2), axis=1), order, axis=1)
-        return tf.ensure_shape(merged, [None, len(order), *inner])
+        merged = tf.gather(tf.concat(_alike(both), axis=0), order)
+        return tf.ensure_shape(merged, [len(order), *both[0].shape[1:]])
 
     return _map(merge, validation, training)

@@ -96,11 +96,10 @@ def _choice_plan(preset, records):
 
 def _final_plan(preset, records):
     """Each row at its best rate, on all data."""
-    best = {
-        what: max(runs, key=lambda run: run["metrics"]["held_out"])
+    rate = {
+        what: render.best(runs, "held_out")["settings"]["learning_rate"]
         for what, runs in render.group(records, _what).items()
     }
-    rate = {w: run["settings"]["learning_rate"] for w, run in best.items()}
     return [
         settings
         for seed in preset["seeds"]
@@ -113,8 +112,7 @@ def _final_plan(preset, records):
 def _by_rate(runs):
     """Returns the accuracies by which a rate was chosen."""
     found = (
-        f"{run['metrics']['held_out']:.3f} at "
-        f"{run['settings']['learning_rate']:g}"
+        f"{run['metrics']['held_out']:.3f} at {render.rate(run['settings'])}"
         for run in runs
     )
     return ", ".join(found) or "-"
@@ -151,16 +149,13 @@ def _report(records):
         return render.cell(_difference(runs, groups[network, case, BASELINE]))
 
     rows = {
-        "network": lambda s: s["network"],
-        "data": lambda s: s["case"],
-        "method": lambda s: s["row"],
-        "rate": lambda s: f"{s['learning_rate']:g}",
+        "network": "network",
+        "data": "case",
+        "method": "row",
+        "rate": render.rate,
     }
     columns = {
-        "test (clean)": "test",
-        "train (given)": "train_given",
-        "gap": "gap",
-        "best epoch's test": "best_test",
+        **render.columns("test", "train_given", "gap", "best_test"),
         "against the baseline": ahead,
         "in the paper": lambda runs: _paper(runs[0]["settings"]),
         "held out (given)": held_out,
@@ -182,11 +177,7 @@ def _report(records):
             render.NOTES[3],
         ],
         figures.curves(
-            final,
-            rows=lambda s: s["network"],
-            columns=lambda s: s["case"],
-            lines=lambda s: s["row"],
-            kinds=("test", "train_given"),
+            final, "network", "case", "row", kinds=("test", "train_given")
         ),
     )
 
@@ -206,4 +197,4 @@ EXPERIMENT = runner.Experiment(
 )
 
 if __name__ == "__main__":
-    runner.main(lambda: EXPERIMENT)
+    runner.main(EXPERIMENT)

@@ -13,36 +13,34 @@ from benchmarks import render
 from benchmarks import runner
 
 EMA_MOMENTUM = 0.995
-DATA = {
-    "digits": {"epochs": 100, "learning_rate": 0.02, "batch_size": 128},
-    "usps": {"epochs": 50, "learning_rate": 0.01, "batch_size": 256},
+_DIGITS = {
+    "dataset": "digits",
+    "epochs": 100,
+    "learning_rate": 0.02,
+    "batch_size": 128,
+    "every": 5,
+}
+_USPS = {
+    "dataset": "usps",
+    "epochs": 50,
+    "learning_rate": 0.01,
+    "batch_size": 256,
+    "every": 5,
 }
 PRESETS = {
-    "quick": {
-        "datasets": ["digits"],
-        "held_out": [0.0, 0.2],
-        "seeds": [0, 1, 2],
-    },
-    "paper": {
-        "datasets": list(DATA),
-        "held_out": [0.0, 0.2],
-        "seeds": [0, 1, 2],
-    },
+    "quick": {"data": [_DIGITS], "seeds": [0, 1, 2]},
+    "paper": {"data": [_DIGITS, _USPS], "seeds": [0, 1, 2]},
 }
 
 
 def _plan(preset, records):
-    methods = [{"method": "sgd"}, plans.bilevel(8), plans.bilevel(32)]
     settings = plans.runs(
         plans.noisy,
-        plans.each("held_out", preset["held_out"]),
+        plans.each("held_out", [0.0, 0.2]),
         plans.each("seed", preset["seeds"]),
-        [
-            {"dataset": name, "every": 5, **DATA[name]}
-            for name in preset["datasets"]
-        ],
+        preset["data"],
         plans.each("noise", [0.5, 0.0]),
-        methods,
+        [{"method": "sgd"}, plans.bilevel(8), plans.bilevel(32)],
     )
     averages = ({}, {"ema_momentum": EMA_MOMENTUM})
     return [{**one, **average} for one in settings for average in averages]
@@ -65,17 +63,12 @@ def _averaged(settings):
 
 def _report(records):
     chosen, final = render.held_out(records)
-    key = _row(lambda s: s["dataset"], render.noise, _method)
-    held = render.group(chosen, key)
-    rows = {
-        "data": lambda s: s["dataset"],
-        "noise": render.noise,
-        "method": _method,
-    }
+    held = render.values_by(chosen, _row, "held_out")
+    rows = {"data": "dataset", "noise": render.noise, "method": _method}
     columns = {
         "test (clean)": "test",
         "best epoch": "best_test",
-        "held-out noisy labels": lambda runs: _held_out(runs, held, key),
+        "held-out noisy labels": lambda runs: _held_out(runs, held),
     }
     notes = [
         render.NOTES[0],
@@ -89,26 +82,20 @@ def _report(records):
         f"{EMA_MOMENTUM}) and the same without",
         render.table(final, rows, columns),
         notes,
-        figures.curves(
-            final,
-            lambda s: s["dataset"],
-            render.noise,
-            lines=_line,
-            kinds=("test",),
-        ),
+        figures.curves(final, lines=_line, kinds=("test",)),
     )
 
 
-def _row(*readers):
-    return lambda settings: tuple(read(settings) for read in readers)
+def _row(settings):
+    return render.data_and_noise(settings), _method(settings)
 
 
-def _held_out(runs, held, key):
-    found = held.get(key(runs[0]["settings"]), [])
-    return render.cell(render.values(found, "held_out")) if found else "-"
+def _held_out(runs, held):
+    found = held.get(_row(runs[0]["settings"]))
+    return render.cell(found) if found else "-"
 
 
 EXPERIMENT = runner.Experiment("averaging", PRESETS, [_plan], _report)
 
 if __name__ == "__main__":
-    runner.main(lambda: EXPERIMENT)
+    runner.main(EXPERIMENT)

@@ -11,6 +11,7 @@ from sklearn.metrics import confusion_matrix
 
 import keras_bilevel as kb
 from benchmarks import methods
+from benchmarks import networks
 from benchmarks.methods import Outcome
 
 SMOOTHING = 0.1
@@ -36,35 +37,27 @@ def _of_one_hot(run, **options):
     return keras.losses.CategoricalCrossentropy(from_logits=True, **options)
 
 
-def _trained(run, network, loss, batches, **options):
-    network = run.compiled(network, loss)
-    log = run.fit(network, batches, **options)
-    return Outcome(methods.steps_of(network), network, log)
-
-
 def _with_loss(make):
     """Returns the method that trains on another loss, `run -> loss`."""
-    return lambda run: _trained(
-        run, run.network(), make(run), methods.shuffled(run)
-    )
+    return lambda run: methods.trained(run, run.network(), make(run))
 
 
 def _label_smoothing(run):
     loss = _of_one_hot(run, label_smoothing=SMOOTHING)
-    return _trained(run, run.network(), loss, _one_hot(run))
+    return methods.trained(run, run.network(), loss, _one_hot(run))
 
 
 def _dropout(run):
     *hidden, logits = run.network().layers
     layers = [*hidden, keras.layers.Dropout(DROPOUT), logits]
     network = keras.Sequential([keras.Input(run.task.x.shape[1:]), *layers])
-    return _trained(run, network, None, methods.shuffled(run))
+    return methods.trained(run, network)
 
 
 def _mixup(run):
     mix = keras.layers.MixUp(MIXUP_ALPHA, seed=run.seed)
     batches = _one_hot(run).map(lambda x, y: _mixed(mix, x, y))
-    return _trained(run, run.network(), _of_one_hot(run), batches)
+    return methods.trained(run, run.network(), _of_one_hot(run), batches)
 
 
 def _mixed(mix, x, y):
@@ -77,13 +70,8 @@ def _bilevel_mixup(run):
     settings, classes = run.settings, run.task.num_classes
     shards = settings["num_shards"]
     size = settings["batch_size"] // shards
-    weighting = kb.weighting.DeepBilevel(shards)
     batches = kb.data.stratified_batches(
-        (run.task.x, run.task.y_given),
-        num_shards=shards,
-        shard_size=size,
-        ids=True,
-        seed=run.seed,
+        run.arrays, num_shards=shards, shard_size=size, ids=True, seed=run.seed
     )
 
     def mixed(x, y, weights, ids):
@@ -95,8 +83,8 @@ def _bilevel_mixup(run):
         x, y = (_blend(share, t, tf.gather(t, order)) for t in parts)
         return x, y, weights, ids
 
-    model = kb.BilevelModel(run.network(), weighting)
-    return _trained(run, model, _of_one_hot(run), batches.map(mixed))
+    model = networks.bilevel(run.network(), shards)
+    return methods.trained(run, model, _of_one_hot(run), batches.map(mixed))
 
 
 def _blend(share, one, other):
@@ -110,7 +98,7 @@ def _with_softmax(run, *layers):
 
 def _gce(run):
     loss = keras.losses.CategoricalGeneralizedCrossEntropy(GCE_Q)
-    return _trained(run, _with_softmax(run), loss, methods.shuffled(run))
+    return methods.trained(run, _with_softmax(run), loss)
 
 
 def _known_flips(run):
@@ -121,10 +109,8 @@ def _known_flips(run):
 
 def _first(run):
     """Returns predictions of a network that was trained plainly before."""
-    first = run.changed(callbacks=())
-    network = methods.METHODS["standard"](first).network
-    logits = network.predict(run.task.x, batch_size=1024, verbose=0)
-    return keras.ops.convert_to_numpy(keras.ops.softmax(logits))
+    first = methods.trained(run.changed(callbacks=()), run.network())
+    return methods.predict(first.network, run.task)
 
 
 def _estimated_flips(run):
@@ -132,10 +118,15 @@ def _estimated_flips(run):
     return kb.losses.ForwardCorrection(flips, from_logits=True)
 
 
+def _f_correction(run):
+    """The same, for `s2e`: its records drew the weights in this order."""
+    loss = _estimated_flips(run)
+    return methods.trained(run, run.network(), loss)
+
+
 def _noise_layer(run, layer):
     loss = keras.losses.SparseCategoricalCrossentropy()
-    network = _with_softmax(run, layer)
-    return _trained(run, network, loss, methods.shuffled(run))
+    return methods.trained(run, _with_softmax(run, layer), loss)
 
 
 def _goldberger(run):
@@ -154,8 +145,7 @@ def _early_learning(run):
     rule = kb.selection.EarlyLearning()
     model = run.compiled(kb.SelectionModel(run.network(), rule))
     log = run.fit(model, *run.arrays)
-    task = run.task
-    score = rule.targets[np.arange(len(task.x)), task.y_given]
+    score = methods.of_given(rule.targets, run.task)
     steps = methods.steps_of(model)
     return Outcome(steps, model.models[0], log, {"memory": score})
 
@@ -166,11 +156,9 @@ def _early_stopping(run):
         patience=run.settings["epochs"],
         restore_best_weights=True,
     )
-    return _trained(
+    return methods.trained(
         run,
         run.network(),
-        None,
-        methods.shuffled(run),
         callbacks=[stop],
         validation_data=run.task.validation,
         validation_batch_size=1024,
@@ -183,7 +171,7 @@ def _prune(run):
     score = folds.scores["out_of_sample"]
     kept = np.flatnonzero(folds.agrees)
     last = run.changed(task=run.task.take(kept))
-    outcome = _trained(last, run.network(), None, methods.shuffled(last))
+    outcome = methods.trained(last, run.network())
     outcome.scores["out_of_sample"] = score
     return outcome
 
@@ -202,6 +190,7 @@ METHODS = {
     ),
     "forward_given": _with_loss(_known_flips),
     "forward_estimated": _with_loss(_estimated_flips),
+    "f_correction": _f_correction,
     "goldberger": _goldberger,
     "sukhbaatar": _sukhbaatar,
     "early_learning": _early_learning,

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
-from matplotlib.figure import Figure
 
+from benchmarks import figures
 from benchmarks import networks
 from benchmarks import plans
 from benchmarks import render
@@ -64,7 +63,9 @@ def report(title, describe, columns, notes):
     def make(records):
         shown = {**TIMES, **columns}
         table = render.table(records, {"what": describe}, shown)
-        return render.Report(title, table, notes, bars(records, describe))
+        return render.Report(
+            title, table, notes, figures.bars(records, describe)
+        )
 
     return make
 
@@ -72,8 +73,7 @@ def report(title, describe, columns, notes):
 def compare(a, b, pairs, per):
     """Returns ratios and milliseconds of `a` against `b`, in turn."""
     a(), b()  # The first call traces.
-    measured = np.array([(_time(a), _time(b)) for _ in range(pairs)])
-    cpu, wall = np.moveaxis(measured, -1, 0)
+    cpu, wall = in_turn(a, b, pairs)
     ratios, (ours, plain) = cpu[:, 0] / cpu[:, 1], wall.min(axis=0)
     return {
         "cpu_ratio": float(np.median(ratios)),
@@ -85,7 +85,14 @@ def compare(a, b, pairs, per):
     }
 
 
-def _time(function):
+def in_turn(a, b, pairs):
+    """Returns processor and wall times, both of shape `(pairs, 2)`."""
+    times = [(timed(a), timed(b)) for _ in range(pairs)]
+    return np.moveaxis(np.array(times), -1, 0)
+
+
+def timed(function):
+    """Returns processor and wall time of a call."""
     cpu, wall = time.process_time(), time.perf_counter()
     function()
     return time.process_time() - cpu, time.perf_counter() - wall
@@ -110,6 +117,9 @@ def batch(size, shape):
 
 def repeated(batch, steps=1):
     """Returns a dataset that gives one batch again and again."""
+    # Not needed, nor there, with JAX alone.
+    import tensorflow as tf
+
     return tf.data.Dataset.from_tensors(batch).cache().repeat(steps)
 
 
@@ -117,13 +127,14 @@ def compiled(model, jit_compile=False, **options):
     """Compiles a model, with options of the optimizer, and returns it."""
     # JAX without it runs one operation after the other.
     jit_compile |= keras.backend.backend() == "jax"
-    model.compile(
-        keras.optimizers.SGD(0.01, momentum=0.9, **options),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        jit_compile=jit_compile,
+    return networks.compiled(
+        model, 0.01, 0.9, jit_compile=jit_compile, **options
     )
-    return model
+
+
+def model(name, num_shards=None, jit_compile=False):
+    """Returns a compiled network, which learns from shards if it has some."""
+    return compiled(networks.bilevel(network(name), num_shards), jit_compile)
 
 
 def in_fresh_process(name, settings):
@@ -143,24 +154,6 @@ def peak_megabytes():
     # `ru_maxrss` of a child begins with its parent's on Linux.
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
-
-
-def bars(records, describe):
-    """Draws the ratios of the records, where they have some."""
-    records = [r for r in records if "cpu_ratio" in r["metrics"]]
-    figure = Figure(figsize=(7, 1 + 0.3 * len(records)), layout="constrained")
-    axes = figure.subplots()
-    places = np.arange(len(records))
-    for shift, metric in ((-0.2, "cpu_ratio"), (0.2, "wall_ratio")):
-        ratios = render.values(records, metric)
-        axes.barh(places + shift, ratios, 0.4, label=metric)
-    axes.axvline(1.0, color="black", linewidth=0.8)
-    names = [describe(record["settings"]) for record in records]
-    axes.set_yticks(places, names, fontsize=8)
-    axes.invert_yaxis()
-    axes.set(xlabel="ratio to plain Keras (lower is better)")
-    axes.legend()
-    return figure
 
 
 if __name__ == "__main__":

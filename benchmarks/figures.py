@@ -1,7 +1,7 @@
 """Figures that several experiments draw.
 
-`rows`, `columns` and `lines` are functions of a run's settings: they tell the
-panels of a figure apart, and the lines of a panel.
+`rows`, `columns` and `lines` are settings of a run, or functions of
+all of them: they tell the panels of a figure apart, and the lines of a panel.
 """
 
 import numpy as np
@@ -23,7 +23,13 @@ YLABELS = {
 }
 
 
-def curves(records, rows, columns, lines=render.method, kinds=tuple(STYLES)):
+def curves(
+    records,
+    rows="dataset",
+    columns=render.noise,
+    lines=render.method,
+    kinds=tuple(STYLES),
+):
     """Draws accuracies over epochs, with a band of one deviation over seeds.
 
     `kinds` are those of `STYLES` that are drawn.
@@ -46,9 +52,9 @@ def curves(records, rows, columns, lines=render.method, kinds=tuple(STYLES)):
     return panels(records, rows, columns, draw, "epoch", legend)
 
 
-def band(axes, x, low, high, color, alpha=0.15):
+def band(axes, x, low, high, color):
     """Shades what lies between two curves."""
-    axes.fill_between(x, low, high, color=color, alpha=alpha, linewidth=0)
+    axes.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
 
 
 def rates(records, rows, columns, lines, metric):
@@ -64,19 +70,23 @@ def rates(records, rows, columns, lines, metric):
 
     def draw(axes, members):
         for name, runs in render.group(members, lines).items():
-            at = render.group(runs, lambda s: s["learning_rate"])
-            places = sorted(at)
-            mean, deviation = moments([at[rate] for rate in places], metric)
-            axes.errorbar(places, mean, deviation, **looks[name])
+            against(axes, runs, "learning_rate", metric, **looks[name])
         axes.set_xscale("log")
 
     return panels(records, rows, columns, draw, "rate", looks, YLABELS[metric])
 
 
-def moments(groups, metric):
-    """Returns means and deviations, 0 for one run, of groups of records."""
-    found = [render.spread(render.values(runs, metric)) for runs in groups]
-    mean, deviation = np.array(found).T
+def against(axes, records, setting, metric, **look):
+    """Draws a metric against a setting, with one deviation over seeds."""
+    found = render.values_by(records, setting, metric)
+    places = sorted(found)
+    mean, deviation = moments(found[place] for place in places)
+    axes.errorbar(places, mean, deviation, **look)
+
+
+def moments(found):
+    """Returns means and deviations, 0 for one value, of lists of values."""
+    mean, deviation = np.array([render.spread(values) for values in found]).T
     return mean, np.nan_to_num(deviation)
 
 
@@ -114,13 +124,66 @@ def panels(records, rows, columns, draw, xlabel, legend, ylabel="accuracy"):
     return figure
 
 
-def stack(records, key, width, height, extra=0.0):
+def stack(records, key, width, height):
     """Returns a figure and, for each group of records, its axes and records.
 
     The panels lie below one another; a group is what `key` tells apart.
     """
     groups = render.group(records, key)
-    size = width, extra + height * len(groups)
+    size = width, height * len(groups)
     figure = Figure(figsize=size, layout="constrained")
     column = figure.subplots(len(groups), 1, squeeze=False)[:, 0]
     return figure, [(axes, *item) for axes, item in zip(column, groups.items())]
+
+
+def bars(
+    records,
+    describe,
+    metrics=("cpu_ratio", "wall_ratio"),
+    xlabel="ratio to plain Keras (lower is better)",
+):
+    """Draws ratios as bars, a row for each record that has the metrics."""
+    records = [r for r in records if metrics[0] in r["metrics"]]
+    figure = Figure(figsize=(7, 1 + 0.3 * len(records)), layout="constrained")
+    axes = figure.subplots()
+    places, height = np.arange(len(records)), 0.8 / len(metrics)
+    for number, metric in enumerate(metrics):
+        at = places + height * (number - (len(metrics) - 1) / 2)
+        axes.barh(at, render.values(records, metric), height, label=metric)
+    axes.axvline(1.0, color="black", linewidth=0.8)
+    names = [describe(record["settings"]) for record in records]
+    axes.set_yticks(places, names, fontsize=8)
+    axes.invert_yaxis()
+    axes.set(xlabel=xlabel)
+    axes.legend()
+    return figure
+
+
+def means(axes, found, colors=COLORS):
+    """Draws a bar for the values of each name; returns their means."""
+    mean, deviation = moments(found.values())
+    axes.barh(list(found), mean, xerr=deviation, color=colors[: len(mean)])
+    axes.invert_yaxis()
+    return mean
+
+
+def dots(names, found, xlabel, markers="o"):
+    """Draws a row of means for each name, as dots.
+
+    `found` has the values of each name, a list by the label of a dot.
+    """
+    figure = Figure(figsize=(9, 2 + 0.25 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    rows = np.arange(len(names))
+    for number, (label, values) in enumerate(found.items()):
+        places = [np.mean(some or [np.nan]) for some in values]
+        marker = markers[number % len(markers)]
+        color = COLORS[number % len(COLORS)]
+        look = {"label": label, "color": color, "alpha": 0.8}
+        axes.plot(places, rows, marker, **look)
+    axes.set_yticks(rows, names)
+    axes.invert_yaxis()
+    axes.grid(axis="y", alpha=0.3)
+    axes.set(xlabel=xlabel)
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure

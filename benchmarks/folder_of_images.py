@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 from keras import layers
 from matplotlib.figure import Figure
-from sklearn.metrics import roc_auc_score
 
 import keras_bilevel as kb
 from benchmarks import figures
+from benchmarks import measures
+from benchmarks import networks
 from benchmarks import plans
 from benchmarks import render
 from benchmarks import runner
@@ -135,10 +136,8 @@ def find_suspects(folder, settings, csv):
         seed=settings["seed"],
     )
     history = kb.callbacks.ExampleHistory(len(paths))
-    model = kb.BilevelModel(
-        network(len(names)), kb.weighting.DeepBilevel(settings["num_shards"])
-    )
-    _compile(model, settings)
+    model = networks.bilevel(network(len(names)), settings["num_shards"])
+    networks.compiled(model, settings["learning_rate"], momentum=0.9)
     model.fit(
         batches, epochs=settings["epochs"], callbacks=[history], verbose=0
     )
@@ -157,7 +156,7 @@ def train_plainly(images, settings, num_classes):
     x, y = map(np.array, zip(*images.as_numpy_iterator()))
     curves = kb.callbacks.LabelCurves(x, y)
     net = network(num_classes)
-    _compile(net, settings)
+    networks.compiled(net, settings["learning_rate"], momentum=0.9)
     net.fit(
         x,
         y,
@@ -167,14 +166,6 @@ def train_plainly(images, settings, num_classes):
         verbose=0,
     )
     return net, curves
-
-
-def _compile(model, settings):
-    model.compile(
-        keras.optimizers.SGD(settings["learning_rate"], momentum=0.9),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
 
 
 def measure(folder, settings, data_dir=None):
@@ -195,23 +186,17 @@ def measure(folder, settings, data_dir=None):
     mask = kb.report.keep_mask(history, keep=settings["keep"])
     top = pd.read_csv(folder / "suspects.csv").head(100)["id"]
     return {
-        "before": _accuracy(before, x, y),
-        "bilevel": _accuracy(model, x, y),
-        "after": _accuracy(after, x, y),
-        "after_plain": _accuracy(after_plain, x, y),
-        "auroc": float(roc_auc_score(wrong, -history.example_scores)),
-        "auroc_plain": float(roc_auc_score(wrong, -curves.example_scores)),
+        "before": networks.accuracy(before, x, y),
+        "bilevel": networks.accuracy(model, x, y),
+        "after": networks.accuracy(after, x, y),
+        "after_plain": networks.accuracy(after_plain, x, y),
+        "auroc": measures.auroc(wrong, history.example_scores),
+        "auroc_plain": measures.auroc(wrong, curves.example_scores),
         "wrong_kept": float(wrong[mask].mean()),
         "wrong_of_first_100": float(
             np.mean([truth[i.split("/")[1]] != i.split("/")[0] for i in top])
         ),
     }
-
-
-def _accuracy(model, x, y):
-    return model.evaluate(x, y, batch_size=500, verbose=0, return_dict=True)[
-        "accuracy"
-    ]
 
 
 def _run(settings, data_dir, verbose):
@@ -225,15 +210,12 @@ def _plan(preset, records):
 
 def _report(records):
     settings = records[0]["settings"]
+    accuracies = {n: render.values(records, m) for n, m in ROWS.items()}
     table = [
         ["training", "test (clean)", "runs"],
         *(
-            [
-                name,
-                render.cell(render.values(records, metric)),
-                str(len(records)),
-            ]
-            for name, metric in ROWS.items()
+            [name, render.cell(values), str(len(values))]
+            for name, values in accuracies.items()
         ),
     ]
     found = {
@@ -256,16 +238,7 @@ def _report(records):
     ]
     figure = Figure(figsize=(5, 3), layout="constrained")
     axes = figure.subplots()
-    mean, deviation = np.array(
-        [render.spread(render.values(records, m)) for m in ROWS.values()]
-    ).T
-    axes.barh(
-        list(ROWS),
-        mean,
-        xerr=np.nan_to_num(deviation),
-        color=figures.COLORS[: len(ROWS)],
-    )
-    axes.invert_yaxis()
+    figures.means(axes, accuracies)
     axes.set(xlabel="clean test accuracy", xlim=(0, 1))
     return render.Report("A folder of images", table, notes, figure)
 
@@ -275,4 +248,4 @@ EXPERIMENT = runner.Experiment(
 )
 
 if __name__ == "__main__":
-    runner.main(lambda: EXPERIMENT)
+    runner.main(EXPERIMENT)

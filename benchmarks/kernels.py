@@ -13,13 +13,11 @@ import tempfile
 from pathlib import Path
 from unittest import mock
 
-import numpy as np
 import tensorflow as tf
-from matplotlib.figure import Figure
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-import keras_bilevel as kb
 from benchmarks import costs
+from benchmarks import figures
 from benchmarks import plans
 from benchmarks import render
 from benchmarks import runner
@@ -54,14 +52,6 @@ def _plan(preset):
     return plans.grid([{"kind": "kernels"}], networks, ways)
 
 
-def _model(settings):
-    model = costs.network(settings["network"])
-    if settings["num_shards"] is not None:
-        weighting = kb.weighting.DeepBilevel(settings["num_shards"])
-        model = kb.BilevelModel(model, weighting)
-    return costs.compiled(model)
-
-
 def _kernels(settings):
     has_one, is_loop = (settings["way"] != WAYS[0], settings["way"] == WAYS[1])
     batch = tuple(map(tf.constant, costs.batch(EXAMPLES, (32, 32, 3))))
@@ -72,7 +62,7 @@ def _kernels(settings):
         ),
         mock.patch.object(at_once, "prefers_loops", lambda: is_loop),
     ):
-        model = _model(settings)
+        model = costs.model(settings["network"], settings["num_shards"])
         model.train_on_batch(*batch)
         step = tf.function(lambda: model.train_step(batch), autograph=False)
         ops = executed(step)
@@ -183,20 +173,13 @@ def _with_ratios(records):
 
 
 def _figure(records):
-    records = [r for r in records if r["settings"]["num_shards"] is not None]
-    figure = Figure(figsize=(8, 1 + 0.3 * len(records)), layout="constrained")
-    axes = figure.subplots()
-    places = np.arange(len(records))
-    for shift, metric in ((-0.2, "ops_ratio"), (0.2, "xla_ratio")):
-        ratios = render.values(records, metric)
-        axes.barh(places + shift, ratios, 0.4, label=metric)
-    names = [_describe(record["settings"]) for record in records]
-    axes.set_yticks(places, names, fontsize=8)
-    axes.invert_yaxis()
-    axes.set_xscale("log")
-    axes.axvline(1.0, color="black", linewidth=0.8)
-    axes.set(xlabel="kernels of a plain step (lower is better)")
-    axes.legend()
+    figure = figures.bars(
+        [r for r in records if r["settings"]["num_shards"] is not None],
+        _describe,
+        ["ops_ratio", "xla_ratio"],
+        "kernels of a plain step (lower is better)",
+    )
+    figure.axes[0].set_xscale("log")
     return figure
 
 
@@ -205,4 +188,4 @@ EXPERIMENT = costs.experiment(
 )
 
 if __name__ == "__main__":
-    runner.main(lambda: EXPERIMENT)
+    runner.main(EXPERIMENT)

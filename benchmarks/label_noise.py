@@ -70,7 +70,6 @@ FAIR_PRESETS = {
         "seeds": [0, 1, 2],
     },
 }
-METHODS = {"sgd": "SGD", "bilevel": "Deep Bilevel"}
 
 
 def _same_plan(preset, records):
@@ -101,9 +100,9 @@ def _grid_plan(preset, records):
 def _final_plan(preset, records):
     """The best of each method, at the last and at any epoch, on all data."""
     chosen = []
-    for runs in render.group(records, lambda s: s["method"]).values():
-        last = max(runs, key=lambda run: run["metrics"]["held_out"])
-        early = max(runs, key=lambda run: run["metrics"]["best_held_out"])
+    for runs in render.group(records, "method").values():
+        last = render.best(runs, "held_out")
+        early = render.best(runs, "best_held_out")
         stop = early["metrics"]["best_epoch"]
         chosen.append({**last["settings"], "stopping": "never"})
         chosen.append(early["settings"] | {"stopping": "early", "epochs": stop})
@@ -123,8 +122,7 @@ def _same_report(records):
         figures.curves(
             records,
             rows=render.data_and_rate,
-            columns=render.noise,
-            lines=lambda s: METHODS[s["method"]],
+            lines=lambda s: render.METHODS[s["method"]],
         ),
     )
 
@@ -132,13 +130,12 @@ def _same_report(records):
 def _fair_report(records):
     grid, final = render.held_out(records)
     rows = {
-        "data": lambda s: s["dataset"],
+        "data": "dataset",
         "noise": render.noise,
         "method": render.method,
-        "rate": lambda s: f"{s['learning_rate']:g}",
+        "rate": render.rate,
         "stopping": lambda s: f"{s['stopping']}, {s['epochs']} epochs",
     }
-    columns = {"test (clean)": "test", "train (given)": "train_given"}
     notes = [
         "Rate, batch or shards, and the epoch where stopping is early, have "
         "the highest accuracy on held-out noisy labels (20 % of the noisy "
@@ -147,12 +144,12 @@ def _fair_report(records):
     ]
     return render.Report(
         "Each method at its own best, chosen without clean labels",
-        render.table(final, rows, columns),
+        render.table(final, rows, render.columns("test", "train_given")),
         notes,
         figures.rates(
             grid,
-            rows=lambda s: f"{s['dataset']}, {render.noise(s)}",
-            columns=lambda s: METHODS[s["method"]],
+            rows=render.data_and_noise,
+            columns=lambda s: render.METHODS[s["method"]],
             lines=render.method,
             metric="held_out",
         ),

@@ -45,10 +45,7 @@ def _report(records):
         render.memorised(records),
         render.NOTES,
         figures.curves(
-            records,
-            render.data_and_rate,
-            render.noise,
-            kinds=("test", "train_given"),
+            records, render.data_and_rate, kinds=("test", "train_given")
         ),
     )
 
@@ -66,7 +63,7 @@ def _choice_report(records):
         ["After the last epoch, 20 % of the noisy data held out, seed 100."],
         figures.rates(
             records,
-            rows=lambda s: s["dataset"],
+            rows="dataset",
             columns=render.noise,
             lines=render.method,
             metric="held_out",

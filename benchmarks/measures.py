@@ -7,6 +7,7 @@ from sklearn.metrics import roc_auc_score
 
 import keras_bilevel as kb
 from benchmarks import methods
+from benchmarks import networks
 
 
 def of_run(settings, task, curves, outcome):
@@ -43,7 +44,7 @@ def of_run(settings, task, curves, outcome):
     elif "num_source" in settings:
         found |= _of_source_target(task, outcome, scores)
     elif "num_clean" not in settings:
-        found["suspect_auroc"] = _auroc(task.wrong, scores["history"])
+        found["suspect_auroc"] = auroc(task.wrong, scores["history"])
         found |= _losses(outcome.log, task.num_classes)
         found |= _weights(outcome.log)
     found |= {"epochs": settings["epochs"], "steps": outcome.steps}
@@ -81,9 +82,9 @@ def _of_network(task, network, scores):
     """Returns what the network that is left does, and the method's score."""
     *_, score = scores.values()  # The method's own comes last.
     return {
-        "test": methods.accuracy(network, *task.evaluation),
-        "validation": methods.accuracy(network, *task.validation),
-        "suspect_auroc": _auroc(task.wrong, score),
+        "test": networks.accuracy(network, *task.evaluation),
+        "validation": networks.accuracy(network, *task.validation),
+        "suspect_auroc": auroc(task.wrong, score),
     }
 
 
@@ -98,12 +99,15 @@ def _of_source_target(task, outcome, scores):
         loss = methods.given_probability(outcome.network, task)
         scores = {**scores, "loss": loss}
     for name, score in scores.items():
-        found[f"auroc_{name}"] = _auroc(task.wrong, score)
+        found[f"auroc_{name}"] = auroc(task.wrong, score)
     return found
 
 
-def _auroc(wrong, scores):
-    """Returns `None` where there is nothing to find, or no finite score."""
+def auroc(wrong, scores):
+    """Tells how well low scores find wrong labels.
+
+    Returns `None` where there is nothing to find, or no finite score.
+    """
     seen = np.isfinite(scores)
     if len(np.unique(wrong[seen])) < 2:
         return None

@@ -6,7 +6,6 @@ import math
 import keras
 import numpy as np
 import tensorflow as tf
-from sklearn.model_selection import StratifiedKFold
 
 import keras_bilevel as kb
 
@@ -57,8 +56,8 @@ def _drawn(run):
 
 def shuffled(run):
     """Batches of noisy examples, as the models of the package see them."""
-    examples = run.task.x, run.task.y_given
-    batches = kb.data.shuffled_batches(examples, run.batch_size, seed=run.seed)
+    size, seed = run.batch_size, run.seed
+    batches = kb.data.shuffled_batches(run.arrays, size, seed=seed)
     return batches.map(lambda x, y, sample_weight, ids: (x, y))
 
 
@@ -67,7 +66,7 @@ def pairs(run):
     clean = run.task.clean
     size = run.settings.get("target_size", run.batch_size)
     return kb.data.source_target_batches(
-        (run.task.x, run.task.y_given),
+        run.arrays,
         clean,
         run.batch_size,
         min(size, len(clean[0])),
@@ -90,15 +89,16 @@ def _both(source, target):
 # Methods.
 
 
+def trained(run, model, loss=None, batches=None, **options):
+    """Trains a model, by default on all noisy examples, shuffled."""
+    batches = shuffled(run) if batches is None else batches
+    log = run.fit(run.compiled(model, loss), batches, **options)
+    return Outcome(steps_of(model), model, log)
+
+
 def _plain(batches):
     """Returns the method that trains plain Keras on some batches."""
-
-    def method(run):
-        network = run.compiled(run.network())
-        log = run.fit(network, batches(run))
-        return Outcome(steps_of(network), network, log)
-
-    return method
+    return lambda run: trained(run, run.network(), batches=batches(run))
 
 
 def _finetune(run):
@@ -151,60 +151,48 @@ def _weighted(run, weighting, *data, **options):
     return Outcome(steps_of(model), network, log, scores)
 
 
+def out_of_sample(run, folds=FOLDS):
+    """Returns probabilities by networks that have not seen the example."""
+    part = run.changed(callbacks=())
+    return kb.report.out_of_sample(
+        lambda: part.compiled(part.network()),
+        *run.arrays,
+        folds=folds,
+        seed=run.seed,
+        verbose=0,
+        epochs=run.settings["epochs"],
+        batch_size=run.batch_size,
+        callbacks=part.all_callbacks(),
+    )
+
+
 def _folds(run):
     """Scores each label by a network that has not seen it.
 
     The score is cleanlab's "self-confidence" (Northcutt et al., 2021).
     """
-    task, scores = run.task, np.empty(len(run.task.x))
-    agrees = np.empty(len(task.x), bool)
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=run.seed)
-    for rows, rest in folds.split(task.x, task.y_given):
-        part = run.changed(task=task.take(rows), callbacks=())
-        network = part.compiled(part.network())
-        part.fit(network, *part.arrays)
-        probability = _predict(network, task.take(rest))
-        given = task.y_given[rest]
-        scores[rest] = probability[np.arange(len(rest)), given]
-        agrees[rest] = probability.argmax(-1) == given
+    found = out_of_sample(run)
     return Outcome(
-        FOLDS * steps_of(network),
-        scores={"out_of_sample": scores},
-        agrees=agrees,
+        run.clock.steps,
+        scores={"out_of_sample": of_given(found, run.task)},
+        agrees=found.argmax(-1) == run.task.y_given,
     )
 
 
 def given_probability(network, task):
     """Returns a network's probability of each given label."""
-    probability = _predict(network, task)
-    return probability[np.arange(len(task.x)), task.y_given]
+    return of_given(predict(network, task), task)
 
 
-def accuracy(network, x, y):
-    """Returns the share of right classes."""
-    predicted = network.predict(x, batch_size=1024, verbose=0)
-    return float(np.mean(predicted.argmax(-1) == y))
-
-
-def _predict(network, task):
+def predict(network, task):
+    """Returns class probabilities of the training examples."""
     logits = network.predict(task.x, batch_size=1024, verbose=0)
     return tf.nn.softmax(logits).numpy()
 
 
-def _f_correction(run):
-    """Forward correction (Patrini et al., 2017): two trainings."""
-    first = _plain(shuffled)(run.changed(callbacks=())).network
-    confusion = tf.constant(
-        kb.losses.estimate_transition(_predict(first, run.task)), "float32"
-    )
-
-    def forward_loss(y, logits):
-        given = tf.matmul(tf.nn.softmax(logits), confusion)
-        return keras.losses.sparse_categorical_crossentropy(y, given)
-
-    second = run.compiled(run.network(), forward_loss)
-    run.fit(second, shuffled(run))
-    return Outcome(steps_of(second))
+def of_given(scores, task):
+    """Returns the entries of the given labels in a score of all classes."""
+    return scores[np.arange(len(task.x)), task.y_given]
 
 
 def _select(run):
@@ -247,6 +235,5 @@ METHODS = {
     "soseleto": _soseleto,
     "folds": _folds,
     "standard": _plain(shuffled),
-    "f_correction": _f_correction,
     **dict.fromkeys(RULES, _select),
 }

@@ -12,7 +12,6 @@ import numpy as np
 import tensorflow as tf
 from sklearn.metrics import average_precision_score
 
-import keras_bilevel as kb
 from benchmarks import datasets
 from benchmarks import figures
 from benchmarks import networks
@@ -40,7 +39,6 @@ PRESETS = {
         "seeds": [0, 1, 2],
     },
 }
-METHODS = {"sgd": "SGD", "bilevel": "Deep Bilevel"}
 VOC_SIZE = 64  # The paper: 227.
 QUARTER = 0.5  # How likely there is an image in a quarter.
 
@@ -50,7 +48,7 @@ def _plan(preset, records):
         plans.each("seed", preset["seeds"]),
         [{**COMMON, **preset["data"], "epochs": preset["epochs"]}],
         plans.each("num_train", preset["num_train"]),
-        plans.each("method", METHODS),
+        plans.each("method", render.METHODS),
     )
 
 
@@ -126,12 +124,10 @@ def run(settings, data_dir=None, verbose=0):
     keras.utils.set_random_seed(settings["seed"])
     train, test = load(settings, data_dir)
     x, y = train
-    model = network = networks.build(
-        settings["network"], x.shape[1:], y.shape[1]
-    )
+    model = networks.build(settings["network"], x.shape[1:], y.shape[1])
     if settings["method"] == "bilevel":
-        weighting = kb.weighting.DeepBilevel(settings["num_shards"])
-        model = kb.BilevelModel(network, weighting, stratify_by=None)
+        count = settings["num_shards"]
+        model = networks.bilevel(model, count, stratify_by=None)
     first, epochs = settings["learning_rate"], settings["epochs"]
     model.compile(
         keras.optimizers.SGD(first, settings["momentum"]),
@@ -148,7 +144,7 @@ def run(settings, data_dir=None, verbose=0):
         verbose=verbose,
     )
     found = {
-        name: mean_average_precision(y, network.predict(x, verbose=0))
+        name: mean_average_precision(y, model.predict(x, verbose=0))
         for name, (x, y) in {"test": test, "train": train}.items()
     }
     return {**found, "gap": found["train"] - found["test"]}
@@ -163,7 +159,7 @@ def mean_average_precision(y, scores):
 def _report(records):
     rows = {
         "images": lambda s: f"{s['num_train']} of {s['dataset']}",
-        "method": lambda s: METHODS[s["method"]],
+        "method": lambda s: render.METHODS[s["method"]],
     }
     columns = {"test": "test", "train": "train", "gap": "gap"}
     return render.Report(
@@ -183,24 +179,21 @@ def _report(records):
 def _figure(records):
     looks = {
         f"{name}, {part}": {"color": color, "linestyle": style}
-        for name, color in zip(METHODS.values(), figures.COLORS)
+        for name, color in zip(render.METHODS.values(), figures.COLORS)
         for part, style in (("test", "-"), ("train", "--"))
     }
 
     def draw(axes, members):
-        lines = render.group(members, lambda s: METHODS[s["method"]])
+        lines = render.group(members, lambda s: render.METHODS[s["method"]])
         for name, runs in lines.items():
-            at = render.group(runs, lambda s: s["num_train"])
-            x = sorted(at)
             for part in ("test", "train"):
-                mean, deviation = figures.moments([at[i] for i in x], part)
-                look = looks[f"{name}, {part}"]
-                axes.errorbar(x, mean, deviation, marker="o", **look)
+                look = {**looks[f"{name}, {part}"], "marker": "o"}
+                figures.against(axes, runs, "num_train", part, **look)
 
     return figures.panels(
         records,
-        lambda s: s["dataset"],
-        lambda s: s["network"],
+        "dataset",
+        "network",
         draw,
         "images",
         looks,
@@ -211,4 +204,4 @@ def _figure(records):
 EXPERIMENT = runner.Experiment("multi_label", PRESETS, [_plan], _report, run)
 
 if __name__ == "__main__":
-    runner.main(lambda: EXPERIMENT)
+    runner.main(EXPERIMENT)

@@ -1,7 +1,10 @@
-"""All networks of the experiments, by name."""
+"""All networks of the experiments, by name, and how they are compiled."""
 
 import keras
+import numpy as np
 from keras import layers
+
+import keras_bilevel as kb
 
 
 def build(name, input_shape, num_classes):
@@ -16,6 +19,40 @@ def build(name, input_shape, num_classes):
     return keras.Sequential(
         [keras.Input(input_shape), *hidden, logits], name=name
     )
+
+
+def bilevel(network, num_shards, num_validation_shards=1, **options):
+    """Wraps a network for Deep Bilevel Learning, where there are shards."""
+    if num_shards is None:
+        return network
+    weighting = kb.weighting.DeepBilevel(
+        num_shards, num_validation_shards=num_validation_shards
+    )
+    return kb.BilevelModel(network, weighting, **options)
+
+
+def compiled(
+    model, rate, momentum=None, loss=None, jit_compile="auto", **options
+):
+    """Compiles a model of logits and returns it.
+
+    Without a momentum the optimizer is Adam, else SGD; `options` are its own.
+    """
+    if momentum is None:
+        optimizer = keras.optimizers.Adam(rate, **options)
+    else:
+        optimizer = keras.optimizers.SGD(rate, momentum, **options)
+    loss = loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(
+        optimizer, loss, metrics=["accuracy"], jit_compile=jit_compile
+    )
+    return model
+
+
+def accuracy(model, x, y):
+    """Returns the share of right classes."""
+    predicted = model.predict(x, batch_size=1024, verbose=0)
+    return float(np.mean(predicted.argmax(-1) == y))
 
 
 def mlp():

@@ -3,20 +3,22 @@
 Neither TensorFlow nor its data sets have to be there. Where they are, this
 packs CIFAR-10 into a file:
 
-    python -m benchmarks.on_gpu --pack=cifar10.npz --pack_dir=...
+    python -m benchmarks.on_gpu --pack=cifar10.npz --data_dir=...
 
 And on the machine with the GPU, with Keras, JAX and this package:
 
     KERAS_BACKEND=jax python -m benchmarks.on_gpu --packed=cifar10.npz \
-        --minutes=8 --results=...
+        --minutes=8 --out=...
 
 It stops after so many minutes. The same command goes on where it stopped, also
 in the middle of a training.
 """
 
+import functools
 import importlib.util
 import io
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -28,21 +30,17 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import keras_bilevel as kb
+from benchmarks import costs
+from benchmarks import figures
 from benchmarks import networks
 from benchmarks import plans
 from benchmarks import render
-from benchmarks.journal import Journal
+from benchmarks import runner
 
 PACK = flags.DEFINE_string("pack", None, "File to pack CIFAR-10 into.")
 PACKED = flags.DEFINE_string("packed", None, "File that `--pack` has made.")
-PACK_DIR = flags.DEFINE_string(
-    "pack_dir", None, "Folder with the prepared data set; else a download."
-)
-RESULTS = flags.DEFINE_string("results", "out/on_gpu", "Folder for results.")
 MINUTES = flags.DEFINE_float("minutes", 8.0, "How long to work before it ends.")
-SIZE = flags.DEFINE_enum(
-    "size", "quick", ["tiny", "quick", "paper"], "How long the trainings are."
-)
+START = time.monotonic()
 NAME = "on_gpu"
 CLASSES = 10
 MIXUP_ALPHA = 8.0  # For wrong labels, in its paper's Table 2.
@@ -50,36 +48,63 @@ MIXUP_ALPHA = 8.0  # For wrong labels, in its paper's Table 2.
 # 5.1. The ResNet: rate, decay and images as mixup's authors, for all rows.
 CIFARNET = {"network": "cifarnet", "learning_rate": 0.01, "crops": False}
 RESNET = {"network": "preact_resnet18", "learning_rate": 0.1, "crops": True}
-METHODS = ["sgd", "bilevel", "mixup", "bilevel_mixup"]
+METHODS = [
+    {"method": "sgd", "num_shards": None},
+    {"method": "bilevel", "num_shards": 8},
+    {"method": "mixup", "num_shards": None},
+    {"method": "bilevel_mixup", "num_shards": 8},
+]
 PAPER = {"sgd": 69.6, "bilevel": 87.0, "mixup": 88.3, "bilevel_mixup": 89.0}
+FIELDS = ("network", "num_shards", "shard_size", "dtype")
 STEPS = [
     (name, count, size, dtype)
     for name in ("cifarnet", "preact_resnet18")
     for dtype in ("float32", "mixed_bfloat16")
     for count, size in ((8, 16), (32, 4), (8, 64))
 ]
-SIZES = {
-    "tiny": {
-        "networks": [
-            {"network": "small_cnn", "learning_rate": 0.01, "crops": True}
-        ],
-        "epochs": [2],
-        "steps": [("small_cnn", 2, 4, "mixed_bfloat16")],
-        "pairs": 1,
-    },
+PRESETS = {
     "quick": {
-        "networks": [CIFARNET, RESNET],
-        "epochs": [60, 15],
+        "trainings": [{**CIFARNET, "epochs": 60}, {**RESNET, "epochs": 15}],
         "steps": STEPS,
         "pairs": 9,
+        "seeds": [0],
     },
     "paper": {
-        "networks": [CIFARNET, RESNET],
-        "epochs": [200, 200],
+        "trainings": [{**CIFARNET, "epochs": 200}, {**RESNET, "epochs": 200}],
         "steps": STEPS,
         "pairs": 15,
+        "seeds": [0],
     },
 }
+
+
+def _plan(preset, records):
+    """Steps first, then trainings."""
+    steps = plans.grid(
+        [{"kind": "step", "pairs": preset["pairs"]}],
+        [dict(zip(FIELDS, row)) for row in preset["steps"]],
+    )
+    trainings = plans.grid(
+        [{"kind": "train", "batch_size": 128, "noise": 0.4}],
+        plans.each("seed", preset["seeds"]),
+        preset["trainings"],
+        METHODS,
+    )
+    return steps + trainings
+
+
+def run(settings, data_dir=None, verbose=0):
+    """Makes a piece, if there is time left."""
+    import jax
+
+    _check_time()
+    make = step if settings["kind"] == "step" else train
+    return {**make(settings), "device": jax.devices()[0].device_kind}
+
+
+def _check_time():
+    if time.monotonic() > START + 60 * MINUTES.value:
+        raise runner.TimeIsUp("Time is up; the same command goes on here.")
 
 
 # Data, without TensorFlow Datasets.
@@ -106,6 +131,7 @@ def pack(path, data_dir):
     np.savez_compressed(path, **parts)
 
 
+@functools.cache
 def unpack(path):
     """Returns `(images, labels)` of training and of test, images as bytes."""
     with np.load(path) as file:
@@ -192,20 +218,16 @@ def make(settings):
             keras.layers.Activation("linear", dtype="float32"),
         ]
     )
-    if settings["num_shards"]:
-        weighting = kb.weighting.DeepBilevel(settings["num_shards"])
-        network = kb.BilevelModel(network, weighting)
-    decays = 1e-4 if settings["crops"] else None
-    network.compile(
-        keras.optimizers.SGD(
-            settings["learning_rate"], momentum=0.9, weight_decay=decays
-        ),
-        keras.losses.CategoricalCrossentropy(from_logits=True)
-        if "mixup" in settings["method"]
-        else keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
+    loss = None
+    if "mixup" in settings["method"]:
+        loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    return networks.compiled(
+        networks.bilevel(network, settings["num_shards"]),
+        settings["learning_rate"],
+        0.9,
+        loss,
+        weight_decay=1e-4 if settings["crops"] else None,
     )
-    return network
 
 
 def batches(settings, x, y):
@@ -232,13 +254,11 @@ class Curve(keras.callbacks.Callback):
 
     Args:
         path: Of the file.
-        deadline: Seconds on `time.monotonic`.
     """
 
-    def __init__(self, path, deadline):
+    def __init__(self, path):
         super().__init__()
         self._path = Path(path)
-        self._deadline = deadline
 
     @property
     def rows(self):
@@ -255,13 +275,14 @@ class Curve(keras.callbacks.Callback):
         with open(self._path, "a") as file:
             np.savetxt(file, [[logs["val_accuracy"], seconds]])
         print(f"    epoch {epoch}: {logs['val_accuracy']:.4f}", flush=True)
-        if time.monotonic() > self._deadline:
-            raise TimeoutError("Time is up; the same command goes on here.")
+        _check_time()
 
 
-def train(settings, data, folder, deadline):
+def train(settings):
     """Trains, from where a run of the same settings stopped."""
-    (x, y), (x_test, y_test) = data
+    folder = runner.folder(NAME) / "in_progress"
+    folder.mkdir(exist_ok=True)
+    (x, y), (x_test, y_test) = unpack(PACKED.value)
     keras.utils.set_random_seed(settings["seed"])
     given, _ = kb.data.noise.symmetric(
         y, settings["noise"], CLASSES, seed=settings["seed"]
@@ -270,7 +291,7 @@ def train(settings, data, folder, deadline):
         np.eye(CLASSES) if "mixup" in settings["method"] else np.arange(10)
     )
     augment, model = Augment(settings), make(settings)
-    curve = Curve(folder / "curve.txt", deadline)
+    curve = Curve(folder / "curve.txt")
     model.fit(
         batches(settings, x, given).map(augment),
         epochs=settings["epochs"],
@@ -289,6 +310,7 @@ def train(settings, data, folder, deadline):
         x, one_hot[given], batch_size=1000, verbose=0, return_dict=True
     )
     test, seconds = curve.rows.T
+    shutil.rmtree(folder)
     return {
         "test": float(test[-1]),
         "best_test": float(test.max()),
@@ -311,100 +333,46 @@ def step(settings):
     y = np.repeat(np.arange(CLASSES), -(-len(x) // CLASSES))[: len(x)]
     common = {**settings, "batch_size": size, "method": "sgd", "crops": False}
     common |= {"learning_rate": 0.01, "seed": 0}
-    sides, times = [], []
-    for side in (common, {**common, "num_shards": None}):
+
+    def fit(num_shards):
+        side = {**common, "num_shards": num_shards}
         model, data = make(side), batches(side, x, y)
         data = data.map(lambda x, y, *_: (x, y))
-        start = time.perf_counter()
-        model.fit(data, verbose=0)
-        times.append([time.perf_counter() - start])
-        sides.append((model, data))
-    for _ in range(settings["pairs"]):
-        for (model, data), found in zip(sides, times):
-            start = time.perf_counter()
-            model.fit(data, verbose=0)
-            found.append(time.perf_counter() - start)
+        return lambda: model.fit(data, verbose=0)
+
+    ours, plain = fit(settings["num_shards"]), fit(None)
+    first, plain_first = (costs.timed(side)[1] for side in (ours, plain))
+    _, wall = costs.in_turn(ours, plain, settings["pairs"])
     keras.config.set_dtype_policy("float32")
-    first, later = np.array(times)[:, 0], np.array(times)[:, 1:]
+    least, plain_least = wall.min(axis=0)
     return {
-        "ratio": float(np.median(later[0] / later[1])),
-        "ratio_of_minima": float(later[0].min() / later[1].min()),
-        "ms": float(later[0].min() / len(data) * 1e3),
-        "plain_ms": float(later[1].min() / len(data) * 1e3),
-        "first_epoch": float(first[0]),
-        "plain_first_epoch": float(first[1]),
+        "ratio": float(np.median(wall[:, 0] / wall[:, 1])),
+        "ratio_of_minima": float(least / plain_least),
+        "ms": float(least / steps * 1e3),
+        "plain_ms": float(plain_least / steps * 1e3),
+        "first_epoch": first,
+        "plain_first_epoch": plain_first,
     }
 
 
-# All of it.
+# The report.
 
 
-def plan(size):
-    """Returns the settings of all pieces: steps first, then trainings."""
-    fields = ("network", "num_shards", "shard_size", "dtype")
-    size = SIZES[size]
-    pieces = [
-        {"kind": "step", "pairs": size["pairs"], **dict(zip(fields, row))}
-        for row in size["steps"]
-    ]
-    for network, epochs in zip(size["networks"], size["epochs"]):
-        common = {**network, "epochs": epochs, "batch_size": 128, "noise": 0.4}
-        pieces += plans.grid(
-            [{"kind": "train", **common, "seed": 0}],
-            [
-                {"method": m, "num_shards": 8 if "bilevel" in m else None}
-                for m in METHODS
-            ],
-        )
-    return pieces
-
-
-def work(pieces, data, out, deadline):
-    """Makes the pieces that are not made yet, until the deadline."""
-    import jax
-
-    journal = Journal(out / f"{NAME}.jsonl")
-    for number, settings in enumerate(pieces, start=1):
-        print(f"[{number}/{len(pieces)}] {settings}", flush=True)
-        if journal.find([settings]):
-            continue
-        if time.monotonic() > deadline:
-            break
-        keras.backend.clear_session()
-        if settings["kind"] == "step":
-            metrics = step(settings)
-        else:
-            folder = out / "in_progress"
-            folder.mkdir(exist_ok=True)
-            try:
-                metrics = train(settings, data, folder, deadline)
-            except TimeoutError as error:
-                print(error)
-                break
-            shutil.rmtree(folder)
-        metrics["device"] = jax.devices()[0].device_kind
-        journal.append({"settings": settings, "metrics": metrics})
-        print("   ", {k: v for k, v in metrics.items() if k != "curve"})
-    report(journal.find(pieces), out)
-
-
-def report(records, out):
-    """Writes a table of steps and one of trainings."""
-    kinds = render.group(records, lambda s: s["kind"])
+def _report(records):
+    kinds = render.group(records, "kind")
     devices = sorted({r["metrics"]["device"] for r in records})
     note = f"Keras {keras.__version__} with JAX, on {', '.join(devices)}."
-    if "step" in kinds:
-        render.write(_of_steps(kinds["step"], note), out, f"{NAME}_steps")
-    if "train" in kinds:
-        render.write(_of_trainings(kinds["train"], note), out, NAME)
+    steps = _of_steps(kinds.get("step", []), note)
+    render.write(steps, runner.folder(NAME), f"{NAME}_steps")
+    return _of_trainings(kinds.get("train", []), note)
+
+
+def _shards(settings):
+    return f"{settings['num_shards']} of {settings['shard_size']}"
 
 
 def _of_steps(records, note):
-    rows = {
-        "network": lambda s: s["network"],
-        "numbers": lambda s: s["dtype"],
-        "shards": lambda s: f"{s['num_shards']} of {s['shard_size']}",
-    }
+    rows = {"network": "network", "numbers": "dtype", "shards": _shards}
     columns = {
         "ratio": "ratio",
         "ratio of minima": "ratio_of_minima",
@@ -413,16 +381,12 @@ def _of_steps(records, note):
         "first epoch, s": "first_epoch",
         "plain first epoch, s": "plain_first_epoch",
     }
-    figure = Figure(figsize=(7, 1 + 0.3 * len(records)), layout="constrained")
-    axes = figure.subplots()
-    names = [
-        ", ".join(read(r["settings"]) for read in rows.values())
-        for r in records
-    ]
-    axes.barh(names, render.values(records, "ratio"))
-    axes.axvline(1.0, color="black", linewidth=0.8)
-    axes.invert_yaxis()
-    axes.set(xlabel="step of Deep Bilevel over a plain one (lower is better)")
+    figure = figures.bars(
+        records,
+        lambda s: f"{s['network']}, {s['dtype']}, {_shards(s)}",
+        ["ratio"],
+        "step of Deep Bilevel over a plain one (lower is better)",
+    )
     notes = [
         note,
         "Wall time of `fit`, in turn with plain `fit` on the same batches; the "
@@ -436,15 +400,13 @@ def _of_steps(records, note):
 def _of_trainings(records, note):
     rows = {
         "network": lambda s: f"{s['network']}, {s['epochs']} epochs",
-        "method": lambda s: s["method"],
+        "method": "method",
         "paper (200 epochs)": lambda s: (
             f"{PAPER[s['method']] / 100:.3f}" if s["crops"] else "-"
         ),
     }
     columns = {
-        "test (clean)": "test",
-        "best epoch's test": "best_test",
-        "train (given)": "train_given",
+        **render.columns("test", "best_test", "train_given"),
         "s an epoch": "seconds",
     }
     figure = Figure(figsize=(7, 4), layout="constrained")
@@ -469,20 +431,20 @@ def _of_trainings(records, note):
     )
 
 
-def main(argv):
-    deadline = time.monotonic() + 60 * MINUTES.value
+def _choose():
     if PACK.value:
-        pack(PACK.value, PACK_DIR.value)
-        return
+        pack(PACK.value, runner.DATA_DIR.value)
+        sys.exit()
     # NumPy makes the batches, and what augments them works on arrays.
     if not PACKED.value or importlib.util.find_spec("tensorflow"):
         raise app.UsageError(
             "Expected --packed, and an environment without TensorFlow."
         )
-    out = Path(RESULTS.value)
-    out.mkdir(parents=True, exist_ok=True)
-    work(plan(SIZE.value), unpack(PACKED.value), out, deadline)
+    unpack(PACKED.value)  # So that a wrong file is told at once.
+    return EXPERIMENT
 
+
+EXPERIMENT = runner.Experiment(NAME, PRESETS, [_plan], _report, run)
 
 if __name__ == "__main__":
-    app.run(main)
+    runner.main(_choose)

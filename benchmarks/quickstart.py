@@ -4,8 +4,6 @@ Without flags: half the labels of scikit-learn's digits are wrong, nothing is
 downloaded, and both methods are done in about a minute.
 """
 
-from pathlib import Path
-
 import pandas as pd
 from absl import flags
 
@@ -102,7 +100,7 @@ def _suspects_path(settings):
         f"suspects_{settings['dataset']}_{settings['method']}_"
         f"seed{settings['seed']}.csv"
     )
-    return Path(runner.OUT.value or "out/quickstart") / name
+    return runner.folder("quickstart") / name
 
 
 def _write_suspects(trained, path):
@@ -121,13 +119,7 @@ def _write_suspects(trained, path):
 
 
 def _report(records):
-    columns = {
-        "test (clean)": "test",
-        "train (noisy)": "train_given",
-        "gap": "gap",
-        "suspects' AUROC": "suspect_auroc",
-        "best epoch's test": "best_test",
-    }
+    columns = render.columns(*render.HEADERS)
     paths = ", ".join(str(_suspects_path(r["settings"])) for r in records)
     first = records[0]["settings"]
     notes = [*render.NOTES, f"Suspect labels, most suspect first: {paths}"]
@@ -139,7 +131,7 @@ def _report(records):
         f"{first['dataset']}, {render.noise(first)}",
         render.table(records, {"method": render.method}, columns),
         notes,
-        figures.curves(records, lambda s: s["dataset"], render.noise),
+        figures.curves(records),
     )
 
 
@@ -152,4 +144,4 @@ EXPERIMENT = runner.Experiment(
 )
 
 if __name__ == "__main__":
-    runner.main(lambda: EXPERIMENT)
+    runner.main(EXPERIMENT)

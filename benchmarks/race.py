@@ -6,7 +6,6 @@ PyTorch is no requirement of this package: `pip install torch` (a CPU build).
 """
 
 import importlib.util
-import time
 
 import numpy as np
 from absl import app
@@ -15,6 +14,8 @@ from matplotlib.figure import Figure
 
 import keras_bilevel as kb
 from benchmarks import costs
+from benchmarks import figures
+from benchmarks import networks
 from benchmarks import plans
 from benchmarks import render
 from benchmarks import runner
@@ -44,20 +45,20 @@ SECONDS = 0.15  # About what a measurement takes.
 
 def _plan(preset):
     rows = [
-        {"network": network, "size": size, "method": method, "way": way}
+        {
+            "network": network,
+            "size": size,
+            "method": method,
+            "way": way,
+            "num_shards": num_shards,
+        }
         for size in preset["sizes"]
         for network in NETWORKS
         for method, ways in WAYS.items()
         for way in ways
         if size <= LARGEST.get(way, size)
         if not (network == "cnn_bn" and way in WITHOUT_BATCHNORM)
-    ]
-    rows = [
-        {**row, "num_shards": num_shards}
-        for row in rows
-        for num_shards in (
-            SHARDS if row["method"] == "deep_bilevel" else [None]
-        )
+        for num_shards in (SHARDS if method == "deep_bilevel" else [None])
     ]
     pairs = plans.each("pairs", [preset["pairs"]])
     return plans.grid([{"kind": "race"}], rows, pairs)
@@ -65,10 +66,11 @@ def _plan(preset):
 
 def _race(settings):
     batch = _batch(settings)
-    theirs, first_theirs = _timed(_theirs(settings, batch))
+    theirs = _theirs(settings, batch)
+    _, first_theirs = costs.timed(theirs)
     steps = max(1, round(SECONDS / first_theirs))
-    fit = _ours(settings, batch, steps)
-    ours, first_ours = _timed(fit)
+    ours = _ours(settings, batch, steps)
+    _, first_ours = costs.timed(ours)
     measured = costs.compare(
         ours,
         lambda: [theirs() for _ in range(steps)],
@@ -76,13 +78,6 @@ def _race(settings):
         per=steps,
     )
     return {**measured, "first_ours": first_ours, "first_theirs": first_theirs}
-
-
-def _timed(function):
-    """Returns a function, and the seconds of its first call."""
-    start = time.perf_counter()
-    function()
-    return function, time.perf_counter() - start
 
 
 def _batch(settings):
@@ -93,25 +88,24 @@ def _batch(settings):
 
 def _ours(settings, batch, steps):
     """Returns a function that makes so many steps by `fit`."""
-    network, method = costs.network(settings["network"]), settings["method"]
+    network = costs.network(settings["network"])
     size, (x, y) = settings["size"], batch
     source, target = (x[:size], y[:size], np.arange(size)), (x[size:], y[size:])
-    if method == "deep_bilevel":
-        weighting = kb.weighting.DeepBilevel(settings["num_shards"])
-        network = kb.BilevelModel(network, weighting)
-    elif method == "soseleto":
+    if settings["method"] == "soseleto":
         network = kb.BilevelModel(network, kb.weighting.Soseleto(size))
         batch = source, target
-    elif method == "reweight":
+    elif settings["method"] == "reweight":
         network = kb.BilevelModel(network, kb.weighting.LearningToReweight())
         batch = source, target
-    elif method == "co_teaching":
+    elif settings["method"] == "co_teaching":
         other = costs.network(settings["network"])
         network = kb.SelectionModel(
             [network, other],
             kb.selection.CoTeaching(),
             kb.schedules.ConstantSchedule(0.5),
         )
+    # Only Deep Bilevel has shards.
+    network = networks.bilevel(network, settings["num_shards"])
     model, dataset = costs.compiled(network), costs.repeated(batch, steps)
     return lambda: model.fit(dataset, verbose=0)
 
@@ -127,9 +121,9 @@ def _theirs(settings, batch):
     x, y = (torch.from_numpy(array) for array in batch)
     if settings["network"] != "mlp":
         x = x.movedim(-1, 1).contiguous()
-    networks = [torch_methods.network(settings["network"]) for _ in range(2)]
+    pair = [torch_methods.network(settings["network"]) for _ in range(2)]
     part = settings["num_shards"] or settings["size"]
-    trainer = torch_methods.Trainer(networks, (x, y), part)
+    trainer = torch_methods.Trainer(pair, (x, y), part)
     return getattr(trainer, settings["way"])
 
 
@@ -144,8 +138,8 @@ def _report(records):
         records,
         {
             "network, examples": describe,
-            "method": lambda s: s["method"],
-            "in PyTorch": lambda s: s["way"],
+            "method": "method",
+            "in PyTorch": "way",
         },
         {
             "processor time": "cpu_ratio",
@@ -174,48 +168,39 @@ def _report(records):
 
 def _summary(records):
     """Says of each method and way in how many rows we are ahead."""
-    for method, ways in WAYS.items():
-        for way in ways:
-            ratios = [
-                record["metrics"]["cpu_ratio"]
-                for record in records
-                if record["settings"]["way"] == way
-            ]
-            if ratios:
-                yield (
-                    f"{method}, {way}: ahead in "
-                    f"{sum(ratio < 1 for ratio in ratios)} of {len(ratios)} "
-                    f"rows; ratio of processor times {min(ratios):.2f} to "
-                    f"{max(ratios):.2f}, median {np.median(ratios):.2f}."
-                )
+    found = render.values_by(
+        records, lambda s: f"{s['method']}, {s['way']}", "cpu_ratio"
+    )
+    for name, ratios in found.items():
+        ahead = sum(ratio < 1 for ratio in ratios)
+        yield (
+            f"{name}: ahead in {ahead} of {len(ratios)} rows; ratio of "
+            f"processor times {min(ratios):.2f} to {max(ratios):.2f}, median "
+            f"{np.median(ratios):.2f}."
+        )
+
+
+def _line(settings):
+    shards = settings["num_shards"]
+    return settings["way"] + (f", {shards}" if shards else "")
 
 
 def _figure(records):
     """Draws the ratio against the size of the batch, a panel a network."""
     figure = Figure(figsize=(12, 4), layout="constrained")
     panels = figure.subplots(1, len(NETWORKS), sharey=True)
-    handles = {}
-    for axes, network in zip(panels, NETWORKS):
-        lines = {}
-        for record in records:
-            settings = record["settings"]
-            if settings["network"] == network:
-                shards = settings["num_shards"]
-                name = settings["way"] + (f", {shards}" if shards else "")
-                point = settings["size"], record["metrics"]["cpu_ratio"]
-                lines.setdefault(name, []).append(point)
-        for name, points in lines.items():
-            color = handles[name].get_color() if name in handles else None
-            color = color or colormaps["tab20"](len(handles))
-            (handles[name],) = axes.plot(
-                *zip(*sorted(points)), marker="o", color=color
-            )
+    colors = dict(zip(render.group(records, _line), colormaps["tab20"].colors))
+    parts = render.group(records, "network").items()
+    for axes, (network, members) in zip(panels, parts):
+        for name, runs in render.group(members, _line).items():
+            look = {"label": name, "marker": "o", "color": colors[name]}
+            figures.against(axes, runs, "size", "cpu_ratio", **look)
         axes.axhline(1.0, color="black", linewidth=0.8)
         axes.set(title=network, xlabel="examples", xscale="log", yscale="log")
     panels[0].set_ylabel("processor time over PyTorch's (lower is better)")
-    figure.legend(
-        handles.values(), handles, loc="outside right upper", fontsize=7
-    )
+    # The first network takes all methods.
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside right upper", fontsize=7)
     return figure
 
 

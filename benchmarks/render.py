@@ -2,11 +2,21 @@
 
 import dataclasses
 import math
+import operator
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
+METHODS = {"sgd": "SGD", "bilevel": "Deep Bilevel"}
+# Metrics that several experiments show.
+HEADERS = {
+    "test": "test (clean)",
+    "train_given": "train (given)",
+    "gap": "gap",
+    "suspect_auroc": "suspects' AUROC",
+    "best_test": "best epoch's test",
+}
 # What the columns that several experiments share mean; see `memorised`.
 NOTES = [
     "Mean ± standard deviation over seeds, which change subset, noise and "
@@ -87,20 +97,34 @@ def noise(settings):
     return f"{fraction:.0%} {kind}" if fraction else "clean"
 
 
+def rate(settings):
+    return f"{settings['learning_rate']:g}"
+
+
 def data_and_rate(settings):
     """Returns what is learnt, and how fast."""
-    return f"{settings['dataset']}, rate {settings['learning_rate']:g}"
+    return f"{settings['dataset']}, rate {rate(settings)}"
+
+
+def data_and_noise(settings):
+    """Returns what is learnt, and what is wrong with its labels."""
+    return f"{settings['dataset']}, {noise(settings)}"
 
 
 # Records.
 
 
 def group(records, key):
-    """Groups records by a function of their settings, in order."""
-    groups = {}
+    """Groups records by a setting, or a function of all of them, in order."""
+    read, groups = reader(key), {}
     for record in records:
-        groups.setdefault(key(record["settings"]), []).append(record)
+        groups.setdefault(read(record["settings"]), []).append(record)
     return groups
+
+
+def reader(key):
+    """Returns a function of settings: `key`, or what reads that setting."""
+    return key if callable(key) else operator.itemgetter(key)
 
 
 def held_out(records):
@@ -112,6 +136,17 @@ def held_out(records):
 def values(records, metric):
     """Returns a metric of all records; `None` where one has it not."""
     return [record["metrics"].get(metric) for record in records]
+
+
+def values_by(records, key, metric):
+    """Returns the values of a metric in each group of records."""
+    groups = group(records, key)
+    return {name: values(runs, metric) for name, runs in groups.items()}
+
+
+def best(records, metric):
+    """Returns the record in which a metric is highest."""
+    return max(records, key=lambda record: record["metrics"][metric])
 
 
 def spread(values):
@@ -132,17 +167,23 @@ def cell(values):
     return f"{mean:.3f} ± {deviation:.3f}"
 
 
+def columns(*metrics):
+    """Returns columns of a table: some of `HEADERS`."""
+    return {HEADERS[metric]: metric for metric in metrics}
+
+
 def table(records, rows, columns):
     """Returns one row per group of runs that differ in their seed.
 
     Args:
         records: List of records.
-        rows: Dict from header to function of the settings: what tells
-            groups apart.
+        rows: Dict from header to the name of a setting, or to a function of
+            all of them: what tells groups apart.
         columns: Dict from header to the name of a metric, or to a function
             `records of a row -> string`.
     """
-    groups = group(records, lambda s: tuple(read(s) for read in rows.values()))
+    reads = [reader(key) for key in rows.values()]
+    groups = group(records, lambda s: tuple(str(read(s)) for read in reads))
     body = [
         [*names, *(_cell(runs, c) for c in columns.values()), str(len(runs))]
         for names, runs in groups.items()
@@ -159,11 +200,4 @@ def _cell(records, column):
 def memorised(records):
     """Returns the table of what was learnt and what was learnt by heart."""
     rows = {"data": data_and_rate, "noise": noise, "method": method}
-    columns = {
-        "test (clean)": "test",
-        "train (given)": "train_given",
-        "gap": "gap",
-        "suspects' AUROC": "suspect_auroc",
-        "best epoch's test": "best_test",
-    }
-    return table(records, rows, columns)
+    return table(records, rows, columns(*HEADERS))

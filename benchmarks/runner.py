@@ -3,20 +3,17 @@
 import dataclasses
 import numbers
 import platform
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import keras
-import numpy as np
-import tensorflow as tf
 from absl import app
 from absl import flags
 from absl import logging
 
-import keras_bilevel as kb
 from benchmarks import render
-from benchmarks import training
 from benchmarks.journal import Journal
 
 DATA_DIR = flags.DEFINE_string(
@@ -45,7 +42,20 @@ PART = flags.DEFINE_string(
     "2/3 makes every third run from the second on: processes that share an "
     "experiment. Start once more without it to get the report.",
 )
+# Whose versions are kept, where a run has imported them.
+LIBRARIES = ("keras_bilevel", "keras", "tensorflow", "jax", "numpy")
 SHOWN = 4  # Metrics of a run that progress shows: the first of its numbers.
+
+
+class TimeIsUp(Exception):
+    """Ends an experiment that has a deadline."""
+
+
+def _train(settings, data_dir, verbose):
+    # Needs TensorFlow, which not all experiments have.
+    from benchmarks import training
+
+    return training.run(settings, data_dir, verbose)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,29 +68,38 @@ class Experiment:
     # runs of the one before it are done, and gets all records so far.
     stages: list
     report: Callable  # `records -> render.Report`
-    # `(settings, data_dir, verbose) -> metrics`, a dict of JSON values.
-    run: Callable = training.run
+    # `(settings, data_dir, verbose) -> metrics`, a dict of JSON values. It may
+    # raise `TimeIsUp`: then what is done is reported.
+    run: Callable = _train
 
 
-def main(choose):
-    """Runs an experiment as the command line says.
+def main(experiment):
+    """Runs an `Experiment`, or the one that a function returns.
 
-    `choose` returns the `Experiment`, when the flags are parsed.
+    The function is called when the flags are parsed.
     """
-    app.run(lambda argv: _main(choose()))
+    app.run(lambda argv: _main(experiment))
+
+
+def folder(name):
+    """Returns the folder for the results of an experiment."""
+    return Path(OUT.value or Path("out") / name)
 
 
 def _main(experiment):
+    if callable(experiment):
+        experiment = experiment()
     # TensorFlow and its data sets are talkative.
     logging.set_verbosity(logging.ERROR)
-    tf.get_logger().setLevel("ERROR")
     if THREADS.value:
+        import tensorflow as tf
+
         tf.config.threading.set_intra_op_parallelism_threads(THREADS.value)
         tf.config.threading.set_inter_op_parallelism_threads(THREADS.value)
     preset = dict(experiment.presets[PRESET.value])
     if SEEDS.value:
         preset["seeds"] = parse_seeds(SEEDS.value)
-    out = Path(OUT.value or Path("out") / experiment.name)
+    out = folder(experiment.name)
     records = execute(
         experiment,
         preset,
@@ -120,7 +139,8 @@ def execute(experiment, preset, journal, run, part=(0, 1)):
         part: Tuple `(position, count)`: make every `count`-th run only.
 
     Returns:
-        The records of all runs; no record as long as some are missing.
+        The records of all runs; no record as long as some are missing, but
+        those that are done where a run says that time is up.
     """
     records = []
     for stage in experiment.stages:
@@ -132,7 +152,11 @@ def execute(experiment, preset, journal, run, part=(0, 1)):
             if journal.find([settings]):
                 print(f"    already in {journal.path}", flush=True)
             else:
-                _run_once(experiment, settings, journal, run)
+                try:
+                    _run_once(experiment, settings, journal, run)
+                except TimeIsUp as error:
+                    print(error)
+                    return records + journal.find(plan)
         found = journal.find(plan)
         records += found
         if len(found) < len(plan):
@@ -154,13 +178,12 @@ def _run_once(experiment, settings, journal, run):
     start = time.perf_counter()
     metrics = run(settings)
     seconds = round(time.perf_counter() - start, 1)
-    versions = {
-        module.__name__: module.__version__ for module in (kb, keras, tf, np)
-    }
+    found = {name: sys.modules.get(name) for name in LIBRARIES}
+    versions = {name: m.__version__ for name, m in found.items() if m}
     journal.append(
         {
             "experiment": experiment.name,
-            "seed": settings["seed"],
+            "seed": settings.get("seed"),
             "settings": settings,
             "metrics": metrics,
             "versions": {**versions, "python": platform.python_version()},

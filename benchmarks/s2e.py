@@ -37,8 +37,8 @@ WITH_SCHEDULE = ("self_paced", "co_teaching", "co_teaching_plus")
 SYMMETRIC = {"noise_kind": "symmetric", "noise": 0.5}
 MILD = {"noise_kind": "symmetric", "noise": 0.2}
 PAIR = {"noise_kind": "pair", "noise": 0.45}
-# The noise rate of CIFAR-10N's worst labels, as its authors report it.
-HUMAN_NOISE = 0.4
+# The share of wrong ones in CIFAR-10N's worst labels, from its authors.
+NOISE_OF_WORST = 0.4
 CIFAR_10 = {"dataset": "cifar10", "network": "small_cnn", "inputs": [-1, 1]}
 CIFAR_100 = {**CIFAR_10, "dataset": "cifar100", "num_train": 8_000}
 LONG = {"epochs": 200, "num_train": 40_000, "num_clean": 5_000, "every": 10}
@@ -124,7 +124,7 @@ def _methods(settings, records):
 
 def _by_hand(settings):
     """The schedule of Co-teaching's authors, who know the noise rate."""
-    noise = settings["noise"] or HUMAN_NOISE
+    noise = settings["noise"] or NOISE_OF_WORST
     return plans.co_teaching_schedule(noise, settings["epochs"])
 
 
@@ -251,11 +251,7 @@ def _with_stopping(curves, settings):
 
 
 def _searches_report(records):
-    rows = {
-        "labels": _case,
-        "space": lambda s: s["space"],
-        "algorithm": lambda s: s["algorithm"],
-    }
+    rows = {"labels": _case, "space": "space", "algorithm": "algorithm"}
     for record in records:
         metrics = record["metrics"]
         metrics["trials"] = len(metrics["values"])

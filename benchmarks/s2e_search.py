@@ -190,11 +190,10 @@ class _BayesianTuner(keras_tuner.BayesianOptimization):
 
 def _best(records):
     """Best so far of each method and kind, of shape `(problems, trials)`."""
-    runs = render.group(records, lambda s: (s["method"], s["kind"]))
-    return {
-        key: np.array(render.values(found, "best"))
-        for key, found in runs.items()
-    }
+    found = render.values_by(
+        records, lambda s: (s["method"], s["kind"]), "best"
+    )
+    return {key: np.array(best) for key, best in found.items()}
 
 
 def _shown(records):
@@ -298,4 +297,4 @@ def _figure(best, shown):
 EXPERIMENT = runner.Experiment("s2e_search", PRESETS, [_plan], _report, run)
 
 if __name__ == "__main__":
-    runner.main(lambda: EXPERIMENT)
+    runner.main(EXPERIMENT)

@@ -22,6 +22,7 @@ from benchmarks import accelerators
 from benchmarks import collectives
 from benchmarks import costs
 from benchmarks import figures
+from benchmarks import networks
 from benchmarks import plans
 from benchmarks import render
 from benchmarks import runner
@@ -167,10 +168,7 @@ def _trainer(settings):
         model = costs.network(name)
         if settings["way"] == "Deep Bilevel":
             validation = settings.get("num_validation_shards", 1)
-            weighting = kb.weighting.DeepBilevel(
-                shards, num_validation_shards=validation
-            )
-            model = kb.BilevelModel(model, weighting)
+            model = networks.bilevel(model, shards, validation)
         costs.compiled(model)
     size = settings["replicas"] * shards * settings["shard_size"]
     batch = costs.batch(size, costs.shape(name))
@@ -298,7 +296,7 @@ PEAKS = {"peak_mb": "Deep Bilevel", "plain_peak_mb": "plain"}
 
 
 def _figure(records):
-    kinds = render.group(records, lambda s: s["kind"])
+    kinds = render.group(records, "kind")
     figure = Figure(figsize=(15, 6), layout="constrained")
     grid = figure.subplots(2, len(AXES) + 1, squeeze=False)
     for axis, (above, below) in zip(AXES, grid.T):
@@ -336,7 +334,7 @@ def _draw_axis(axes, records, axis, metrics):
 
 
 def _draw_scaling(axes, records, kind):
-    groups = render.group(records, lambda s: s["way"])
+    groups = render.group(records, "way")
     # In the colours of the other panels.
     for way, color in zip(sorted(groups), figures.COLORS):
         counts = [str(r["settings"]["replicas"]) for r in groups[way]]
@@ -367,4 +365,4 @@ if __name__ == "__main__":
         print(render.as_markdown(accelerators.model_table()))
     else:
         make_devices()
-        runner.main(lambda: EXPERIMENT)
+        runner.main(EXPERIMENT)

@@ -45,8 +45,7 @@ def _plan(preset, records):
 def _report(records):
     rows = {"noise": render.noise, "method": render.method}
     columns = {
-        "test (clean)": "test",
-        "train (given)": "train_given",
+        **render.columns("test", "train_given"),
         "effective shards": "effective_shards",
         "suspects' AUROC": "suspect_auroc",
     }
@@ -55,13 +54,11 @@ def _report(records):
         f"a constant rate of {COMMON['learning_rate']}",
         render.table(records, rows, columns),
         render.NOTES[:3],
-        figures.curves(
-            records, lambda s: s["dataset"], render.noise, kinds=("test",)
-        ),
+        figures.curves(records, kinds=("test",)),
     )
 
 
 EXPERIMENT = runner.Experiment("shard_size", PRESETS, [_plan], _report)
 
 if __name__ == "__main__":
-    runner.main(lambda: EXPERIMENT)
+    runner.main(EXPERIMENT)

@@ -57,43 +57,36 @@ ALPHA_LR = 1.0
 ALPHA_LRS = [1.0, 3.0, 10.0]
 
 
-def _preset(cases, seeds, choose_on=(), methods=TRAINING):
+def _presets(quick, paper, choose_on=None, methods=TRAINING):
+    """`choose_on` is the place of the case that `alpha_lr` is chosen on."""
+    common = {"choose_on": choose_on, "methods": methods}
     return {
-        "cases": cases,
-        "seeds": seeds,
-        "choose_on": choose_on,
-        "methods": methods,
+        "quick": {"cases": quick, "seeds": [0], **common},
+        "paper": {"cases": paper, "seeds": [0, 1, 2], **common},
     }
 
 
-def _confused(case, seeds):
-    cases = [{**case, "noise": noise} for noise in (0.3, 0.4, 0.5)]
-    return _preset(cases, seeds, choose_on=cases[1:2])
+def _confused(case):
+    return [{**case, "noise": noise} for noise in (0.3, 0.4, 0.5)]
 
 
-def _human(case, seeds):
-    cases = [{**case, **plans.HUMAN}]
-    return _preset(cases, seeds, choose_on=cases, methods=list(METHODS))
+def _human(case):
+    return [{**case, **plans.HUMAN}]
 
 
 PRESETS = {
-    "noise": {
-        "quick": _preset([MNIST, HARDER], [0]),
-        "paper": _preset([MNIST, HARDER], [0, 1, 2]),
-    },
-    "cifar10": {
-        "quick": _confused(CIFAR, [0]),
-        "paper": _confused(TABLE_1, [0, 1, 2]),
-    },
-    "human": {"quick": _human(MORE, [0]), "paper": _human(TABLE_1, [0, 1, 2])},
+    "noise": _presets([MNIST, HARDER], [MNIST, HARDER]),
+    "cifar10": _presets(_confused(CIFAR), _confused(TABLE_1), choose_on=1),
+    "human": _presets(_human(MORE), _human(TABLE_1), 0, list(METHODS)),
 }
 
 
 def _choice_plan(preset, records):
+    place = preset["choose_on"]
     return plans.runs(
         plans.source_target,
         [{"held_out": 0.2, "seed": 100}],
-        preset["choose_on"],
+        [] if place is None else [preset["cases"][place]],
         plans.each("alpha_lr", ALPHA_LRS),
     )
 
@@ -101,8 +94,7 @@ def _choice_plan(preset, records):
 def _plan(preset, records):
     chosen = ALPHA_LR
     if records:
-        best = max(records, key=lambda run: run["metrics"]["held_out"])
-        chosen = best["settings"]["alpha_lr"]
+        chosen = render.best(records, "held_out")["settings"]["alpha_lr"]
     methods = [
         {"method": name, "alpha_lr": chosen if name == "soseleto" else None}
         for name in preset["methods"]
@@ -127,8 +119,7 @@ def _method(settings):
 def _report(records):
     choices, records = render.held_out(records)
     columns = {
-        "test (clean)": "test",
-        "best epoch's test": "best_test",
+        **render.columns("test", "best_test"),
         "AUROC: alpha": "auroc_alpha",
         "AUROC: cumulative": "auroc_cumulative",
         "AUROC: history": "auroc_history",
@@ -180,13 +171,10 @@ def _choice_note(record):
 def _figure(records):
     """Bars of test accuracy: one panel a case, one bar a method."""
     tested = [record for record in records if "test" in record["metrics"]]
-    figure, panels = figures.stack(tested, _case, 7, 1.9, extra=0.6)
+    figure, panels = figures.stack(tested, _case, 7, 2.2)
     for axes, name, members in panels:
-        methods = render.group(members, _method)
-        mean, deviation = figures.moments(methods.values(), "test")
-        colors = figures.COLORS[: len(mean)]
-        axes.barh(list(methods), mean, xerr=deviation, color=colors)
-        axes.invert_yaxis()
+        found = render.values_by(members, _method, "test")
+        mean = figures.means(axes, found)
         axes.set_title(name, fontsize=10)
         axes.set_xlim(left=max(0.0, mean.min() - 0.1))
     axes.set_xlabel("accuracy on clean test data")

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 import keras_bilevel as kb
 from benchmarks import figures
 from benchmarks import methods
+from benchmarks import networks
 from benchmarks import plans
 from benchmarks import render
 from benchmarks import runner
@@ -100,11 +101,9 @@ def run(settings, data_dir=None, verbose=0):
     network = _network()
     model = kb.BilevelModel(network, weighting=weighting)
     trainer.fit(trainer.compiled(model), methods.pairs(trainer))
-    x, y = task.evaluation
-    logits = network.predict(x, batch_size=NUM_TEST, verbose=0)
     return {
         **_told(task, weighting.example_weights),
-        "test": float(np.mean(logits.argmax(1) == y)),
+        "test": networks.accuracy(network, *task.evaluation),
         "curves": _curves(evolution.curves),
     }
 
@@ -273,7 +272,7 @@ def _draw_weights(axes, curves):
             for kind in ("mean", "low", "high")
         )
         axes.plot(epochs, mean, color=color, label=name)
-        figures.band(axes, epochs, low, high, color, alpha=0.2)
+        figures.band(axes, epochs, low, high, color)
     axes.set(title="(d) weights over epochs", xlabel="epoch")
     axes.set(ylim=(-0.02, 1.12), box_aspect=1)
 
@@ -303,4 +302,4 @@ EXPERIMENT = runner.Experiment(
 )
 
 if __name__ == "__main__":
-    runner.main(lambda: EXPERIMENT)
+    runner.main(EXPERIMENT)

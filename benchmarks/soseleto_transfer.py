@@ -174,9 +174,9 @@ def run(settings, data_dir=None, verbose=0):
         )
     evaluated = "held_out" if settings["held_out"] else "test"
     return {
-        evaluated: _accuracy(parts.target, *data.evaluation),
-        "train_target": _accuracy(parts.target, *data.target),
-        "train_source": _accuracy(parts.source, *data.source),
+        evaluated: networks.accuracy(parts.target, *data.evaluation),
+        "train_target": networks.accuracy(parts.target, *data.target),
+        "train_source": networks.accuracy(parts.source, *data.source),
         **found,
     }
 
@@ -192,11 +192,6 @@ def _fit(model, batches, settings, verbose):
     epochs = settings["epochs"]
     model.fit(batches, epochs=epochs, shuffle=False, verbose=verbose)
     return int(model.optimizer.iterations)
-
-
-def _accuracy(network, x, y):
-    logits = network.predict(x, batch_size=1000, verbose=0)
-    return float(np.mean(logits.argmax(1) == y))
 
 
 def _weights(alpha, y, settings):
@@ -221,7 +216,7 @@ def _weights(alpha, y, settings):
 
 ROWS = {
     "source and target": lambda s: _transfer(s),
-    "target images": lambda s: str(s["num_target"]),
+    "target images": "num_target",
     "method": lambda s: METHODS[s["method"]],
 }
 
@@ -394,4 +389,4 @@ EXPERIMENT = runner.Experiment(
 )
 
 if __name__ == "__main__":
-    runner.main(lambda: EXPERIMENT)
+    runner.main(EXPERIMENT)

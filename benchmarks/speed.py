@@ -50,14 +50,6 @@ def _plan(preset):
     return [{**s, "pairs": preset["pairs"]} for s in steps + feeds] + memory
 
 
-def _model(settings, jit_compile=False):
-    network = costs.network(settings["network"])
-    if settings["num_shards"] is not None:
-        weighting = kb.weighting.DeepBilevel(settings["num_shards"])
-        network = kb.BilevelModel(network, weighting)
-    return costs.compiled(network, jit_compile)
-
-
 def _batch(settings):
     size = (settings["num_shards"] or 1) * settings["shard_size"]
     return costs.batch(size, costs.shape(settings["network"]))
@@ -65,9 +57,9 @@ def _batch(settings):
 
 def _step(settings):
     dataset = costs.repeated(_batch(settings), settings["steps"])
-    jit_compile = settings["jit_compile"]
-    plain = costs.compiled(costs.network(settings["network"]), jit_compile)
-    model = _model(settings, jit_compile)
+    name, jit_compile = settings["network"], settings["jit_compile"]
+    plain = costs.model(name, None, jit_compile)
+    model = costs.model(name, settings["num_shards"], jit_compile)
     return costs.compare(
         lambda: model.fit(dataset, verbose=0),
         lambda: plain.fit(dataset, verbose=0),
@@ -97,7 +89,8 @@ def _drain(dataset):
 
 def memory(settings):
     """Measures peak memory over the start, and the time of tracing."""
-    model, dataset = _model(settings), costs.repeated(_batch(settings))
+    model = costs.model(settings["network"], settings["num_shards"])
+    dataset = costs.repeated(_batch(settings))
     before, start = costs.peak_megabytes(), time.perf_counter()
     model.fit(dataset, verbose=0)
     seconds = time.perf_counter() - start
@@ -141,4 +134,4 @@ EXPERIMENT = costs.experiment(
 )
 
 if __name__ == "__main__":
-    runner.main(lambda: EXPERIMENT)
+    runner.main(EXPERIMENT)

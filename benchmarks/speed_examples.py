@@ -144,4 +144,4 @@ EXPERIMENT = costs.experiment(
 )
 
 if __name__ == "__main__":
-    runner.main(lambda: EXPERIMENT)
+    runner.main(EXPERIMENT)

@@ -53,7 +53,7 @@ def _batch(settings):
 def _step(settings):
     steps = costs.STEPS[settings["network"]]
     dataset = costs.repeated(_batch(settings), steps)
-    plain = costs.compiled(costs.network(settings["network"]))
+    plain = costs.model(settings["network"])
     schedule = kb.schedules.CoTeachingSchedule(0.5, t_k=1)
     model = _model(settings, settings["rule"], schedule)
     # Epoch 1 of every call: half of the batch is kept.
@@ -127,4 +127,4 @@ EXPERIMENT = costs.experiment(
 )
 
 if __name__ == "__main__":
-    runner.main(lambda: EXPERIMENT)
+    runner.main(EXPERIMENT)

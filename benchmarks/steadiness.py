@@ -73,15 +73,12 @@ def _line(settings):
 def largest_stable_rate(records):
     """Returns the largest rate up to which no run ran away, or `None`."""
     stable = None
-    for rate, runs in sorted(_by_rate(records).items()):
-        if any(run["metrics"]["ran_away"] for run in runs):
+    ran_away = render.values_by(records, "learning_rate", "ran_away")
+    for rate, found in sorted(ran_away.items()):
+        if any(found):
             break
         stable = rate
     return stable
-
-
-def _by_rate(records):
-    return render.group(records, lambda s: s["learning_rate"])
 
 
 def _table(records):
@@ -102,10 +99,7 @@ def _table(records):
 
 
 def _row(network, size, method, records):
-    tests = {
-        rate: render.values(runs, "test")
-        for rate, runs in _by_rate(records).items()
-    }
+    tests = render.values_by(records, "learning_rate", "test")
     best = max(tests, key=lambda rate: render.spread(tests[rate])[0])
     stable = largest_stable_rate(records)
     return [
@@ -137,7 +131,7 @@ def _report(records):
         notes,
         figures.rates(
             _in_every_panel(records),
-            rows=lambda s: s["network"],
+            rows="network",
             columns=lambda s: f"|V| = {s['panel']}",
             lines=_line,
             metric="test",
@@ -159,4 +153,4 @@ def _in_every_panel(records):
 EXPERIMENT = runner.Experiment("steadiness", PRESETS, [_plan], _report)
 
 if __name__ == "__main__":
-    runner.main(lambda: EXPERIMENT)
+    runner.main(EXPERIMENT)

@@ -5,8 +5,6 @@ them and tested on clean data, which tells what the choice was worth.
 """
 
 import keras
-import numpy as np
-from matplotlib.figure import Figure
 
 import keras_bilevel as kb
 from benchmarks import figures
@@ -21,28 +19,23 @@ from keras_bilevel.tuners import settings as tool
 _SGD = {"optimizer": "sgd", "learning_rate": 0.02, "epochs": 60}
 _ADAM = {"optimizer": "adam", "learning_rate": 0.001, "epochs": 60}
 _USPS = {"dataset": "usps", "num_train": 3_000}
-CASES = {
-    "digits": [
-        {**_SGD, "noise": 0.5},
-        {**_SGD, "noise": 0.0},
-        {**_ADAM, "noise": 0.5},
-        {**_ADAM, "noise": 0.2},
-    ],
-    "usps": [
-        {**_USPS, **_SGD, "noise": 0.5, "epochs": 30},
-        {**_USPS, **_ADAM, "noise": 0.2, "epochs": 10},
-    ],
-}
+CASES = [
+    {**_SGD, "noise": 0.5},
+    {**_SGD, "noise": 0.0},
+    {**_ADAM, "noise": 0.5},
+    {**_ADAM, "noise": 0.2},
+    {**_USPS, **_SGD, "noise": 0.5, "epochs": 30},
+    {**_USPS, **_ADAM, "noise": 0.2, "epochs": 10},
+]
 PRESETS = {
-    "quick": {"data": ["digits"], "seeds": [0]},
-    "paper": {"data": list(CASES), "seeds": [0, 1, 2]},
+    "quick": {"cases": CASES[:4], "seeds": [0]},
+    "paper": {"cases": CASES, "seeds": [0, 1, 2]},
 }
 
 
 def _plan(preset, records):
-    cases = [case for name in preset["data"] for case in CASES[name]]
     return plans.grid(
-        [{**plans.noisy(method=None), **case} for case in cases],
+        [{**plans.noisy(method=None), **case} for case in preset["cases"]],
         plans.each("seed", preset["seeds"]),
     )
 
@@ -52,11 +45,13 @@ def run(settings, data_dir=None, verbose=0):
     task = tasks.make(settings, data_dir)
     data = task.x, task.y_given
     options = {name: settings[name] for name in ("batch_size", "epochs")}
+    is_sgd = settings["optimizer"] == "sgd"
+    momentum = settings["momentum"] if is_sgd else None
 
     def make_model():
         shape = task.x.shape[1:]
         model = networks.build(settings["network"], shape, task.num_classes)
-        return _compiled(model, settings)
+        return networks.compiled(model, settings["learning_rate"], momentum)
 
     seed = settings["seed"]
     found = tuners.suggest_settings(
@@ -67,8 +62,7 @@ def run(settings, data_dir=None, verbose=0):
         keras.utils.set_random_seed(seed)
         model = setting.apply(make_model())
         model.fit(*data, **options, verbose=verbose)
-        logs = model.evaluate(*task.evaluation, verbose=0, return_dict=True)
-        test[setting.name] = logs["accuracy"]
+        test[setting.name] = networks.accuracy(model, *task.evaluation)
     return {
         "suggested": test[found.name],
         "plain": test["plain"],
@@ -80,22 +74,8 @@ def run(settings, data_dir=None, verbose=0):
     }
 
 
-def _compiled(model, settings):
-    rate = settings["learning_rate"]
-    if settings["optimizer"] == "sgd":
-        optimizer = keras.optimizers.SGD(rate, settings["momentum"])
-    else:
-        optimizer = keras.optimizers.Adam(rate)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer, loss, metrics=["accuracy"])
-    return model
-
-
 def _case(settings):
-    return (
-        f"{settings['dataset']}, {render.noise(settings)}, "
-        f"{settings['optimizer']}"
-    )
+    return f"{render.data_and_noise(settings)}, {settings['optimizer']}"
 
 
 def _names(records):
@@ -130,21 +110,12 @@ def _report(records):
 
 
 def _figure(records):
-    cases = render.group(records, _case)
-    figure = Figure(figsize=(8, 4), layout="constrained")
-    axes = figure.subplots()
-    places = np.arange(len(cases))
-    for number, (words, metric) in enumerate(COLUMNS.items()):
-        means = [np.mean(render.values(c, metric)) for c in cases.values()]
-        marker = "Do^v"[number]
-        color = figures.COLORS[number]
-        axes.plot(means, places, marker, label=words, color=color, alpha=0.8)
-    axes.set_yticks(places, list(cases))
-    axes.invert_yaxis()
-    axes.grid(axis="y", alpha=0.3)
-    axes.set(xlabel="clean test accuracy")
-    figure.legend(loc="outside lower center", ncols=4)
-    return figure
+    found = {
+        words: render.values_by(records, _case, metric).values()
+        for words, metric in COLUMNS.items()
+    }
+    names = list(render.group(records, _case))
+    return figures.dots(names, found, "clean test accuracy", "Do^v")
 
 
 EXPERIMENT = runner.Experiment(
@@ -152,4 +123,4 @@ EXPERIMENT = runner.Experiment(
 )
 
 if __name__ == "__main__":
-    runner.main(lambda: EXPERIMENT)
+    runner.main(EXPERIMENT)

@@ -8,12 +8,12 @@ epochs for all; nothing is tuned.
 
 import keras
 import numpy as np
-from matplotlib.figure import Figure
-from sklearn.metrics import roc_auc_score
 
 import keras_bilevel as kb
 from benchmarks import figures
+from benchmarks import measures
 from benchmarks import methods
+from benchmarks import networks
 from benchmarks import plans
 from benchmarks import render
 from benchmarks import runner
@@ -30,12 +30,7 @@ _COMMON = {
     "num_validation_shards": 1,
 }
 _DIGITS = {"dataset": "digits", "epochs": 60, "learning_rate": 0.02}
-_MNIST = {
-    **_DIGITS,
-    "dataset": "mnist",
-    "num_train": 5_000,
-    "epochs": 30,
-}
+_MNIST = {**_DIGITS, "dataset": "mnist", "num_train": 5_000, "epochs": 30}
 _CIFAR = {
     "dataset": "cifar10",
     "network": "cnn",
@@ -44,18 +39,17 @@ _CIFAR = {
     "learning_rate": 0.02,
 }
 _PAIR = {"noise_kind": "pair", "noise": 0.4}
-CASES = {
-    "digits": [{**_DIGITS, "noise": 0.4}, {**_DIGITS, **_PAIR}],
-    "mnist": [{**_MNIST, "noise": 0.4}],
-    "cifar10": [
-        {**_CIFAR, **plans.HUMAN},
-        {**_CIFAR, "noise": 0.4},
-        {**_CIFAR, **plans.HUMAN, "label_set": "aggre_label"},
-    ],
-}
+CASES = [
+    {**_DIGITS, "noise": 0.4},
+    {**_DIGITS, **_PAIR},
+    {**_MNIST, "noise": 0.4},
+    {**_CIFAR, **plans.HUMAN},
+    {**_CIFAR, "noise": 0.4},
+    {**_CIFAR, **plans.HUMAN, "label_set": "aggre_label"},
+]
 PRESETS = {
-    "quick": {"data": ["digits"], "seeds": [0]},
-    "paper": {"data": list(CASES), "seeds": [0, 1, 2]},
+    "quick": {"cases": CASES[:2], "seeds": [0]},
+    "paper": {"cases": CASES, "seeds": [0, 1, 2]},
 }
 # Of `label_scores`: in words, and 1 where a low value is suspect.
 DYNAMICS = {
@@ -69,9 +63,8 @@ LAST = "probability of the given label, last epoch"
 
 
 def _plan(preset, records):
-    cases = [case for name in preset["data"] for case in CASES[name]]
     return plans.grid(
-        [plans.noisy(**{**case, **{"method": None}}) for case in cases],
+        [plans.noisy(**case, method=None) for case in preset["cases"]],
         [_COMMON],
         plans.each("seed", preset["seeds"]),
         plans.each("method", TRAININGS),
@@ -85,46 +78,33 @@ def run(settings, data_dir=None, verbose=0):
     trainer = Trainer(settings, task, verbose=verbose)
     scores = TRAININGS[settings["method"]](trainer)
     return {
-        name: float(roc_auc_score(~task.wrong, score))
+        name: measures.auroc(task.wrong, score)
         for name, score in scores.items()
     }
 
 
 def _plain(run):
     curves = kb.callbacks.LabelCurves(*run.arrays)
-    network = run.compiled(run.network())
-    run.fit(network, *run.arrays, callbacks=[curves])
-    return _of_training(run, network, curves)
+    return _of_training(run, run.network(), curves)
 
 
 def _bilevel(run):
-    weighting = kb.weighting.DeepBilevel(run.settings["num_shards"])
-    network = run.network()
-    model = run.compiled(kb.BilevelModel(network, weighting))
-    history = kb.callbacks.ExampleHistory()
-    run.fit(model, *run.arrays, callbacks=[history])
-    return _of_training(run, network, history)
+    model = networks.bilevel(run.network(), run.settings["num_shards"])
+    return _of_training(run, model, kb.callbacks.ExampleHistory())
 
 
-def _of_training(run, network, history):
+def _of_training(run, model, history):
+    run.fit(run.compiled(model), *run.arrays, callbacks=[history])
     table = history.label_scores()
     # What was left over in each epoch was never seen: as good as chance.
     table = table.fillna(table.mean())
     found = {n: sign * table[n] for n, (_, sign) in DYNAMICS.items()}
-    return {**found, "last": methods.given_probability(network, run.task)}
+    return {**found, "last": methods.given_probability(model, run.task)}
 
 
 def _out_of_sample(run):
-    probabilities = kb.report.out_of_sample(
-        lambda: run.compiled(run.network()),
-        *run.arrays,
-        seed=run.seed,
-        verbose=0,
-        epochs=run.settings["epochs"],
-        batch_size=run.batch_size,
-    )
-    given = probabilities[np.arange(len(run.task.x)), run.task.y_given]
-    return {"out_of_sample": given}
+    probabilities = methods.out_of_sample(run, folds=5)
+    return {"out_of_sample": methods.of_given(probabilities, run.task)}
 
 
 def _soseleto(run):
@@ -155,55 +135,33 @@ def _rows():
 
 
 def _report(records):
-    cases = render.group(
-        records, lambda s: f"{s['dataset']}, {render.noise(s)}"
-    )
-    found = {
-        case: render.group(runs, lambda s: s["method"])
-        for case, runs in cases.items()
-    }
-
-    def values(case, training, metric):
-        return render.values(found[case].get(training, []), metric)
-
-    table = [["trained by", "score", *cases]]
-    for training, metric, words in _rows():
-        cells = [values(case, training, metric) for case in cases]
+    names = [words for _, _, words in _rows()]
+    found = {}
+    for case, runs in render.group(records, render.data_and_noise).items():
+        by = render.group(runs, "method")
+        found[case] = [
+            render.values(by.get(training, []), metric)
+            for training, metric, _ in _rows()
+        ]
+    table = [["trained by", "score", *found]]
+    for words, *cells in zip(names, *found.values()):
         shown = [render.cell(cell) if cell else "-" for cell in cells]
         table.append([*words, *shown])
+    figure = figures.dots(
+        list(map(": ".join, names)), found, "AUROC for wrong labels"
+    )
+    figure.axes[0].axvline(0.5, color="gray", linewidth=1)
     notes = [
         render.NOTES[0],
         "AUROC for wrong labels: 1 is perfect, 0.5 is chance; below it, the "
         "score points the other way.",
         f"SOSELETO has {_COMMON['num_clean']} clean examples, all others none.",
     ]
-    return render.Report(
-        "Which score finds wrong labels", table, notes, _figure(cases, values)
-    )
-
-
-def _figure(cases, values):
-    rows = list(_rows())
-    figure = Figure(figsize=(9, 5), layout="constrained")
-    axes = figure.subplots()
-    places = np.arange(len(rows))
-    for number, case in enumerate(cases):
-        means = [
-            np.mean(values(case, training, metric) or [np.nan])
-            for training, metric, _ in rows
-        ]
-        color = figures.COLORS[number % len(figures.COLORS)]
-        axes.plot(means, places, "o", label=case, color=color)
-    axes.axvline(0.5, color="gray", linewidth=1)
-    axes.set_yticks(places, [": ".join(words) for _, _, words in rows])
-    axes.invert_yaxis()
-    axes.grid(axis="y", alpha=0.3)
-    axes.set(xlabel="AUROC for wrong labels")
-    figure.legend(loc="outside lower center", ncols=3)
-    return figure
+    title = "Which score finds wrong labels"
+    return render.Report(title, table, notes, figure)
 
 
 EXPERIMENT = runner.Experiment("suspect_scores", PRESETS, [_plan], _report, run)
 
 if __name__ == "__main__":
-    runner.main(lambda: EXPERIMENT)
+    runner.main(EXPERIMENT)

@@ -74,9 +74,7 @@ def bilevel(**changes):
         "weighting": {"same_dropout": True, "mu": values["mu"]},
     }
     ratio = values["validation ratio"]
-    return (
-        settings if ratio is None else {**settings, "validation_ratio": ratio}
-    )
+    return settings | ({} if ratio is None else {"validation_ratio": ratio})
 
 
 def _plan(preset, records):
@@ -143,17 +141,14 @@ def run(settings, data_dir=None, verbose=0):
 
 def _report(records):
     rows = {
-        "data": lambda s: s["dataset"],
+        "data": "dataset",
         "images": lambda s: str(s["num_train"] or "all"),
-        "epochs": lambda s: str(s["epochs"]),
+        "epochs": "epochs",
         "noise": _noise,
         "method": _method,
     }
     columns = {
-        "test (clean)": "test",
-        "train (given)": "train_given",
-        "gap": "gap",
-        "best epoch's test": "best_test",
+        **render.columns("test", "train_given", "gap", "best_test"),
         "labels wrong": "wrong",
     }
     return render.Report(
@@ -192,7 +187,7 @@ def places(settings):
 
 def _figure(records):
     """Two rows of panels for each size."""
-    sizes = render.group(records, lambda settings: settings["num_train"])
+    sizes = render.group(records, "num_train")
     figure = Figure(figsize=(11, 7 * len(sizes)), layout="constrained")
     folders = np.atleast_1d(figure.subfigures(len(sizes)))
     for folder, (size, members) in zip(folders, sizes.items()):
@@ -212,7 +207,8 @@ def _panels(figure, records):
         for (line, at), color in zip(lines.items(), figures.COLORS):
             x = sorted(at)
             for kind in ("test", "train_given"):
-                mean, deviation = figures.moments([at[i] for i in x], kind)
+                found = [render.values(at[i], kind) for i in x]
+                mean, deviation = figures.moments(found)
                 style = f"o{figures.STYLES[kind]}"
                 label = f"{line}, {figures.NAMES[kind]}"
                 axes.errorbar(
@@ -230,4 +226,4 @@ def _panels(figure, records):
 EXPERIMENT = runner.Experiment("sweeps", PRESETS, [_plan], _report, run)
 
 if __name__ == "__main__":
-    runner.main(lambda: EXPERIMENT)
+    runner.main(EXPERIMENT)

@@ -3,7 +3,6 @@
 import dataclasses
 from pathlib import Path
 
-import keras
 import numpy as np
 from sklearn.model_selection import train_test_split
 
@@ -117,10 +116,7 @@ def _predicted_labels(data, settings):
     network = networks.build(
         settings["network"], data.x_train.shape[1:], data.num_classes
     )
-    network.compile(
-        keras.optimizers.SGD(options.pop("learning_rate"), momentum=0.9),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )
+    networks.compiled(network, options.pop("learning_rate"), momentum=0.9)
     network.fit(data.x_train, data.y_train, verbose=0, **options)
     return noise.predicted(
         network, data.x_train, data.y_train, seed=settings["seed"]

@@ -86,43 +86,37 @@ class Trainer:
 
     def compiled(self, model, loss=None):
         """Compiles a model and returns it."""
-        rate, average = self.settings["learning_rate"], self._average()
-        if "momentum" in self.settings:
-            momentum = self.settings["momentum"]
-            optimizer = keras.optimizers.SGD(rate, momentum, **average)
-        else:
-            optimizer = keras.optimizers.Adam(rate, **average)
-        loss = loss or keras.losses.SparseCategoricalCrossentropy(
-            from_logits=True
+        return networks.compiled(
+            model,
+            self.settings["learning_rate"],
+            self.settings.get("momentum"),
+            loss,
+            **self._average(),
         )
-        model.compile(optimizer, loss, metrics=["accuracy"])
-        return model
 
     def _average(self):
         """Returns what lets the optimizer average the weights, if it is to."""
         momentum = self.settings.get("ema_momentum")
         return {"use_ema": True, "ema_momentum": momentum} if momentum else {}
 
-    def fit(self, model, *data, callbacks=(), **options):
-        """Fits a model to batches, or to arrays `x, y`; returns the log."""
+    def all_callbacks(self):
+        """Returns the callbacks of a call of `fit`."""
         schedule = keras.callbacks.LearningRateScheduler(
             lambda epoch: rate(self.settings, epoch)
         )
+        # Callbacks after it see the averages at the end of an epoch.
+        swap = [keras.callbacks.SwapEMAWeights(True)] * bool(self._average())
+        return [schedule, self.clock, *swap, *self.callbacks]
+
+    def fit(self, model, *data, callbacks=(), **options):
+        """Fits a model to batches, or to arrays `x, y`; returns the log."""
         if len(data) == 1:
             options["shuffle"] = False  # Batches are shuffled.
         else:
             options["batch_size"] = self.batch_size
-        # Callbacks after it see the averages at the end of an epoch.
-        swap = [keras.callbacks.SwapEMAWeights(True)] * bool(self._average())
         return model.fit(
             *data,
-            callbacks=[
-                schedule,
-                self.clock,
-                *swap,
-                *self.callbacks,
-                *callbacks,
-            ],
+            callbacks=[*self.all_callbacks(), *callbacks],
             verbose=self.verbose,
             **{"epochs": self.settings["epochs"], **options},
         ).history

@@ -21,7 +21,6 @@ _DIGITS = {
     "network": "mlp",
     "epochs": 100,
     "every": 10,
-    "rates": [0.02, 0.1],
     "optimizer": "sgd",
 }
 _MNIST = {"dataset": "mnist", "network": "mlp", "every": 5}
@@ -83,28 +82,19 @@ T_K = 0.3
 PAPERS = [
     name for name in ROWS if name.startswith(("Deep", "Learning", "SOSELETO"))
 ]
+RATES = {"adam": [1e-3, 3e-4], "sgd": [0.02, 0.1]}
 # The share of wrong labels in CIFAR-10N, which its authors give.
 HUMAN_NOISE = {"worse_label": 0.4021, "aggre_label": 0.0903}
 PRESETS = {
     "quick": {
         "cases": list(CASES)[:5],
-        "images": {
-            "num_train": 5_000,
-            "epochs": 20,
-            "rates": [1e-3, 3e-4],
-            "optimizer": "adam",
-        },
+        "images": {"num_train": 5_000, "epochs": 20},
         "num_rates": 1,
         "seeds": [0, 1, 2],
     },
     "paper": {
         "cases": list(CASES),
-        "images": {
-            "num_train": None,
-            "epochs": 100,
-            "rates": [1e-3, 3e-4],
-            "optimizer": "adam",
-        },
+        "images": {"num_train": None, "epochs": 100},
         "num_rates": 2,
         "seeds": [0, 1, 2],
     },
@@ -118,7 +108,6 @@ OPTIMIZER = flags.DEFINE_enum(
 NETWORK = flags.DEFINE_enum(
     "network", None, sorted(networks.NETWORKS), "Instead of the case's own."
 )
-SGD_RATES = [0.02, 0.1]
 
 
 def _plan(preset, records):
@@ -138,13 +127,10 @@ def _settings(preset, case, row, changes, seed):
     """Returns the settings of a run, one for each rate."""
     values = {**preset["images"], **CASES[case], **changes}
     values |= {"case": case, "row": row, "seed": seed}
-    optimizer, rates = values.pop("optimizer"), values.pop("rates")
+    own = values.pop("optimizer", "adam")
+    optimizer = OPTIMIZER.value or own
     if NETWORK.value:
         values["network"] = NETWORK.value
-    if OPTIMIZER.value and OPTIMIZER.value != optimizer:
-        optimizer = OPTIMIZER.value
-        adam = PRESETS["paper"]["images"]["rates"]
-        rates = SGD_RATES if optimizer == "sgd" else adam
     extra = {"momentum": 0.9} if optimizer == "sgd" else {}
     if "ema_momentum" in values:
         extra["ema_momentum"] = values.pop("ema_momentum")
@@ -156,7 +142,7 @@ def _settings(preset, case, row, changes, seed):
         values["schedule"] = {**schedule, "t_k": t_k}
     made = (
         plans.pick(learning_rate=rate, **values)
-        for rate in rates[: preset["num_rates"]]
+        for rate in RATES[optimizer][: preset["num_rates"]]
     )
     return [{**settings, **extra} for settings in made]
 
@@ -172,9 +158,8 @@ def _chosen(records):
     Best is the mean accuracy on held-out noisy labels.
     """
     chosen = []
-    groups = render.group(records, lambda s: (_case(s), s["row"]))
-    for runs in groups.values():
-        rates = render.group(runs, lambda s: s["learning_rate"])
+    for runs in render.group(records, lambda s: (_case(s), s["row"])).values():
+        rates = render.group(runs, "learning_rate")
         chosen += max(
             rates.values(),
             key=lambda some: np.mean(render.values(some, "validation")),
@@ -207,11 +192,7 @@ def _report(records):
         "steps": lambda runs: str(runs[0]["metrics"]["all_steps"]),
         "needs": lambda runs: NEEDS.get(runs[0]["settings"]["row"], ""),
     }
-    rows = {
-        "case": _case,
-        "method": lambda s: s["row"],
-        "rate": lambda s: f"{s['learning_rate']:g}",
-    }
+    rows = {"case": _case, "method": "row", "rate": render.rate}
     return render.Report(
         "What would you pick",
         render.table(chosen, rows, columns),
@@ -241,16 +222,13 @@ def _findings(records):
     """Says of each case which method is best, and how far ours are from it."""
     notes = []
     for case, runs in render.group(records, _case).items():
-        found = {
-            row: render.spread(render.values(some, "test"))[0]
-            for row, some in render.group(runs, lambda s: s["row"]).items()
-        }
+        tests = render.values_by(runs, "row", "test")
+        found = {row: np.mean(values) for row, values in tests.items()}
         ranked = sorted(found, key=found.get, reverse=True)
         ours = next((r for r in ranked if r in PAPERS), "plain")
-        parts = (
+        best, paper, plain = (
             f"{row} {found[row]:.3f}" for row in (ranked[0], ours, "plain")
         )
-        best, paper, plain = parts
         place = 1 + sum(value > found[ours] for value in found.values())
         notes.append(
             f"{case}: best is {best}. Best of Deep Bilevel, Learning to "
@@ -264,14 +242,10 @@ def _figure(records):
     """Draws the accuracy of each method, best first, a panel for each case."""
     figure, panels = figures.stack(records, _case, width=8, height=5)
     for axes, case, runs in panels:
-        found = {
-            row: render.spread(render.values(some, "test"))
-            for row, some in render.group(runs, lambda s: s["row"]).items()
-        }
-        names = sorted(found, key=lambda name: found[name][0])
-        mean, deviation = np.array([found[name] for name in names]).T
-        ours = [figures.COLORS["Bilevel" in name] for name in names]
-        axes.barh(names, mean, xerr=np.nan_to_num(deviation), color=ours)
+        found = render.values_by(runs, "row", "test")
+        ranked = sorted(found, key=lambda row: -np.mean(found[row]))
+        colors = [figures.COLORS["Bilevel" in row] for row in ranked]
+        figures.means(axes, {row: found[row] for row in ranked}, colors)
         axes.set(title=case, xlabel="clean test accuracy")
         axes.tick_params(labelsize=8)
     return figure
@@ -280,4 +254,4 @@ def _figure(records):
 EXPERIMENT = runner.Experiment("what_would_you_pick", PRESETS, [_plan], _report)
 
 if __name__ == "__main__":
-    runner.main(lambda: EXPERIMENT)
+    runner.main(EXPERIMENT)

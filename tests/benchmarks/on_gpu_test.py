@@ -84,18 +84,33 @@ def test_batches_are_the_same_after_a_restart():
         np.testing.assert_array_equal(one, other)
 
 
+TINY = {
+    "trainings": [
+        {
+            "network": "small_cnn",
+            "learning_rate": 0.01,
+            "crops": True,
+            "epochs": 2,
+        }
+    ],
+    "steps": [("small_cnn", 2, 4, "mixed_bfloat16")],
+    "pairs": 1,
+    "seeds": [0],
+}
+CALL = f"""
+from benchmarks import on_gpu
+
+on_gpu.PRESETS["quick"] = {TINY}
+on_gpu.runner.main(on_gpu._choose)
+"""
+
+
 def test_all_pieces_are_made(tmp_path):
     pytest.importorskip("jax")
     packed(tmp_path / "images.npz", train=260, test=20)
-    run_with_jax(
-        [
-            *("-m", "benchmarks.on_gpu", "--size=tiny"),
-            f"--packed={tmp_path / 'images.npz'}",
-            f"--results={tmp_path}",
-        ],
-        tmp_path / "packages",
-    )
-    pieces = on_gpu.plan("tiny")
+    flags = [f"--packed={tmp_path / 'images.npz'}", f"--out={tmp_path}"]
+    run_with_jax(["-c", CALL, *flags], tmp_path / "packages")
+    pieces = on_gpu._plan(TINY, [])
     records = Journal(tmp_path / "on_gpu.jsonl").find(pieces)
     assert [record["settings"] for record in records] == pieces
     for record in records:

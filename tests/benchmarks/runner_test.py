@@ -39,6 +39,17 @@ def test_resumes_where_it_was_interrupted(journal):
     assert records[0]["versions"].keys() >= {"keras", "tensorflow"}
 
 
+def test_what_is_done_is_reported_when_time_is_up(journal):
+    def run(settings):
+        if settings["seed"]:
+            raise runner.TimeIsUp
+        return {"test": 0.5}
+
+    preset = {"seeds": [0, 1, 2]}
+    records = runner.execute(_experiment(_plan), preset, journal, run)
+    assert [record["seed"] for record in records] == [0]
+
+
 def test_a_stage_gets_the_records_of_those_before(journal):
     def best(preset, records):
         chosen = max(records, key=lambda r: r["metrics"]["test"])["settings"]

@@ -4,12 +4,14 @@ All functions return a noisy copy and a mask that is `True` where it differs
 from what was given. The same seed gives the same result.
 """
 
-import numbers
-
 import keras
 import numpy as np
 
 from keras_bilevel.checks import check_integer
+from keras_bilevel.checks import check_probabilities
+from keras_bilevel.checks import check_share
+from keras_bilevel.checks import wrong
+from keras_bilevel.checks import wrong_argument
 from keras_bilevel.data.epochs import NOISE
 from keras_bilevel.data.epochs import fixed_seed
 from keras_bilevel.data.epochs import generator
@@ -145,7 +147,8 @@ def confusion(labels, matrix, *, seed=None):
         [SOSELETO](https://arxiv.org/abs/1805.09622)
         (Litany and Freedman, 2018), section 4.2.
     """
-    matrix = _check_matrix(matrix)
+    matrix = check_probabilities("matrix", matrix, square=True, atol=1e-5)
+    matrix /= matrix.sum(axis=1, keepdims=True)
     old, names = _read(labels, len(matrix))
     rng = generator(fixed_seed(seed), NOISE)
     new = old.copy()
@@ -181,7 +184,7 @@ def random_confusion_matrix(num_classes, fraction, seed=None):
         [SOSELETO](https://arxiv.org/abs/1805.09622)
         (Litany and Freedman, 2018), section 4.2.
     """
-    _check_fraction(fraction)
+    check_share("fraction", fraction)
     check_integer("num_classes", num_classes, 2)
     rng = generator(fixed_seed(seed), NOISE)
     others = rng.dirichlet(np.ones(num_classes - 1), size=num_classes)
@@ -220,10 +223,10 @@ def pixel_permutation(images, *, per_image=True, seed=None):
     """
     images = np.asarray(images)
     if images.ndim not in (3, 4):
-        raise ValueError(
-            "Invalid value for argument `images`. Expected shape (n, height, "
-            "width) or (n, height, width, channels). Received: "
-            f"images.shape={images.shape}"
+        raise wrong(
+            "argument `images`",
+            "shape (n, height, width) or (n, height, width, channels)",
+            f"images.shape={images.shape}",
         )
     rng = generator(fixed_seed(seed), NOISE)
     num_pixels = images.shape[1] * images.shape[2]
@@ -290,10 +293,11 @@ def predicted(model, x, labels, *, batch_size=32, seed=None):
         or outputs.shape[1] < 2
         or len(outputs) != num_examples
     ):
-        raise ValueError(
-            "Invalid value for argument `model`. Expected one output of shape "
-            f"({num_examples}, num_classes) for the inputs given. Received: "
-            f"outputs of shape {outputs.shape}"
+        raise wrong(
+            "argument `model`",
+            f"one output of shape ({num_examples}, num_classes) for the "
+            "inputs given",
+            f"outputs of shape {outputs.shape}",
         )
     old, names = _read(labels, outputs.shape[1])
     return _write(labels, old, outputs.argmax(axis=-1), names)
@@ -332,19 +336,20 @@ def _read(labels, num_classes):
         num_classes = classes.max() + 1
     check_integer("num_classes", num_classes, 2)
     if classes.min() < 0 or classes.max() >= num_classes:
-        raise ValueError(
-            "Invalid value for argument `labels`. Expected classes in "
-            f"[0, {num_classes}). Received: classes from {classes.min()} to "
-            f"{classes.max()}"
+        raise wrong(
+            "argument `labels`",
+            f"classes in [0, {num_classes})",
+            f"classes from {classes.min()} to {classes.max()}",
         )
     return classes, np.arange(num_classes)
 
 
 def _check_width(width, num_classes):
     if num_classes not in (None, width):
-        raise ValueError(
-            "Invalid value for argument `num_classes`. Expected the width of "
-            f"the one-hot labels, {width}. Received: num_classes={num_classes}"
+        raise wrong_argument(
+            "num_classes",
+            num_classes,
+            f"the width of the one-hot labels, {width}",
         )
     return width
 
@@ -353,6 +358,14 @@ def _write(labels, old, new, names):
     """The new classes in the form of `labels`, and where they changed."""
     labels = np.asarray(labels)
     if is_integer_classes(labels):
+        highest = 1 if labels.dtype.kind == "b" else np.iinfo(labels.dtype).max
+        if names.max() > highest:
+            raise wrong(
+                "argument `labels`",
+                f"a dtype that holds class {names.max()}",
+                f"dtype {labels.dtype}",
+                'Pass `labels.astype("int64")`.',
+            )
         noisy = names[new].reshape(labels.shape).astype(labels.dtype)
     else:
         noisy = np.zeros_like(labels)
@@ -362,7 +375,7 @@ def _write(labels, old, new, names):
 
 def _choose(classes, fraction, exact, rng):
     """Boolean array of shape `(n,)`: which labels to replace."""
-    _check_fraction(fraction)
+    check_share("fraction", fraction)
     if not exact:
         return rng.random(len(classes)) < fraction
     chosen = np.zeros(len(classes), bool)
@@ -371,28 +384,3 @@ def _choose(classes, fraction, exact, rng):
         count = round(fraction * len(members))
         chosen[rng.choice(members, size=count, replace=False)] = True
     return chosen
-
-
-def _check_fraction(fraction):
-    if not isinstance(fraction, numbers.Real) or not 0 <= fraction <= 1:
-        raise ValueError(
-            "Invalid value for argument `fraction`. Expected a float in "
-            f"[0, 1]. Received: fraction={fraction}"
-        )
-
-
-def _check_matrix(matrix):
-    matrix = np.asarray(matrix, "float64")
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-        raise ValueError(
-            "Invalid value for argument `matrix`. Expected a square matrix. "
-            f"Received: matrix.shape={matrix.shape}"
-        )
-    sums = matrix.sum(axis=1, keepdims=True)
-    if np.any(matrix < 0) or not np.allclose(sums, 1, atol=1e-5):
-        raise ValueError(
-            "Invalid value for argument `matrix`. Expected rows of "
-            "probabilities that sum to 1. Received: rows that sum to "
-            f"{sums.ravel()}, smallest entry {matrix.min()}"
-        )
-    return matrix / sums

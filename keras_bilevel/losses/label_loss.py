@@ -36,7 +36,10 @@ class LabelLoss(keras.losses.Loss):
             y_true = ops.expand_dims(y_true, axis=-1)
         if y_true.shape[-1] == 1:
             classes = ops.cast(ops.squeeze(y_true, axis=-1), "int32")
+            is_class = (classes >= 0) & (classes < num_classes)
             y_true = ops.one_hot(classes, num_classes)
+            # Of a label that is no class `one_hot` makes zeros: no loss.
+            y_true = ops.where(is_class[..., None], y_true, float("nan"))
         if self.from_logits:
             logs = ops.log_softmax(y_pred)
         else:

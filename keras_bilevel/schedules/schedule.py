@@ -4,6 +4,8 @@ import numpy as np
 from keras import ops
 
 from keras_bilevel.checks import check_integer
+from keras_bilevel.checks import wrong
+from keras_bilevel.checks import wrong_argument
 from keras_bilevel.extras import axes_or_new
 
 # What the names of hyperparameters begin with: names are global in a search,
@@ -77,12 +79,13 @@ class Schedule:
                 or R(0) is not 1.
         """
         if self.epochs is not None and self.epochs != epochs:
-            raise ValueError(
-                "Invalid value for argument `epochs`. Expected "
+            raise wrong_argument(
+                "epochs",
+                epochs,
                 f"{self.epochs}, the number of epochs that this "
-                f"{type(self).__name__} is made for. Received: "
-                f"epochs={epochs}. Train for {self.epochs} epochs, or make a "
-                f"schedule for {epochs}."
+                f"{type(self).__name__} is made for",
+                f"Train for {self.epochs} epochs, or make a schedule for "
+                f"{epochs}.",
             )
         start = float(self(0))
         if not abs(start - 1) <= 1e-6:
@@ -110,13 +113,18 @@ class Schedule:
         """
         epochs = self.epochs if epochs is None else epochs
         if epochs is None:
-            raise ValueError(
-                "Invalid value for argument `epochs`. Expected an integer, as "
-                f"{type(self).__name__} fits any number of epochs. "
-                "Received: epochs=None"
+            raise wrong(
+                "argument `epochs`",
+                f"an integer, as {type(self).__name__} fits any number of "
+                "epochs",
+                "epochs=None",
             )
         name = type(self).__name__ if label is None else label
         return plot_schedules([self], epochs, best=0, names=[name], ax=ax)
+
+    def __repr__(self):
+        options = [f"{k}={v!r}" for k, v in self.get_config().items()]
+        return f"{type(self).__name__}({', '.join(options)})"
 
     def get_config(self):
         return {}
@@ -176,18 +184,15 @@ def plot_schedules(schedules, epochs, best=None, names=None, ax=None):
 
 def _check(schedules, best, names):
     if not schedules:
-        raise ValueError(
-            "Invalid value for argument `schedules`. Expected at least one "
-            "schedule. Received: none"
-        )
+        raise wrong("argument `schedules`", "at least one schedule", "none")
     if best is not None and best not in range(len(schedules)):
-        raise ValueError(
-            "Invalid value for argument `best`. Expected an integer from 0 to "
-            f"{len(schedules) - 1}, the place of a schedule. "
-            f"Received: best={best}"
+        raise wrong_argument(
+            "best",
+            best,
+            f"an integer from 0 to {len(schedules) - 1}, the place of a "
+            "schedule",
         )
     if names is not None and len(names) != len(schedules):
-        raise ValueError(
-            "Invalid value for argument `names`. Expected a name for each of "
-            f"the {len(schedules)} schedules. Received: names={names}"
+        raise wrong_argument(
+            "names", names, f"a name for each of the {len(schedules)} schedules"
         )

@@ -1,6 +1,8 @@
 """Which of plain training, few or many shards, averaged or not, suits data."""
 
+import contextlib
 import dataclasses
+import hashlib
 import tempfile
 import time
 
@@ -9,6 +11,8 @@ import keras_tuner
 import numpy as np
 
 from keras_bilevel.checks import check_integer
+from keras_bilevel.checks import wrong
+from keras_bilevel.checks import wrong_argument
 from keras_bilevel.data.arrays import read_examples
 from keras_bilevel.data.labels import read_class_ids
 from keras_bilevel.extras import axes_or_new
@@ -33,13 +37,26 @@ class _Setting:
 
     def apply(self, model):
         """Returns a compiled model that trains this way."""
+        if not self.num_shards and not self.averaged:
+            return model
         config = model.get_compile_config()
         if self.averaged:
-            config["optimizer"]["config"]["use_ema"] = True
-            config["optimizer"]["config"]["ema_momentum"] = _EMA_MOMENTUM
+            optimizer = config["optimizer"]["config"]
+            # A `LossScaleOptimizer` has no averages of its own.
+            inner = optimizer.get("inner_optimizer", config["optimizer"])
+            inner["config"]["use_ema"] = True
+            inner["config"]["ema_momentum"] = _EMA_MOMENTUM
         if self.num_shards:
             model = BilevelModel(model, DeepBilevel(self.num_shards))
-        model.compile_from_config(config)
+        try:
+            model.compile_from_config(config)
+        except TypeError as error:
+            raise ValueError(
+                "Expected a model that can be compiled like the one of "
+                f"`make_model`. Received: {error} Decorate losses, metrics "
+                "and optimizers of your own with "
+                "`keras.saving.register_keras_serializable`."
+            ) from error
         return model
 
     @property
@@ -221,9 +238,18 @@ def suggest_settings(
         repeats=repeats,
         seed=seed,
     )
-    with tempfile.TemporaryDirectory() as temporary:
+    facts = {
+        "batch_size": batch_size,
+        "epochs": epochs,
+        "settings": list(trials.settings),
+        "held_out": trials.num_held_out,
+        "examples": len(y),
+        "seed": seed,
+        "labels": hashlib.sha256(trials.classes.tobytes()).hexdigest(),
+    }
+    with tempfile.TemporaryDirectory() as temporary, _own_errors():
         tuner = keras_tuner.Tuner(
-            _Grid(trials.grid),
+            _Grid(trials.grid, facts),
             trials,
             directory=directory or temporary,
             project_name="suggest_settings",
@@ -232,13 +258,51 @@ def suggest_settings(
     return trials.suggestion(tuner.oracle.trials.values())
 
 
-class _Grid(keras_tuner.Oracle):
-    """Tries each of a list of values; an interrupted search goes on."""
+@contextlib.contextmanager
+def _fatal():
+    """Lets an error end the search, which would go on and miss a result."""
+    try:
+        yield
+    except Exception as error:
+        raise keras_tuner.errors.FatalError(str(error)) from error
 
-    def __init__(self, grid):
+
+@contextlib.contextmanager
+def _own_errors():
+    """Raises what was wrong, in place of KerasTuner's error."""
+    try:
+        yield
+    except keras_tuner.errors.FatalError as error:
+        raise (error.__cause__ or error) from None
+
+
+class _Grid(keras_tuner.Oracle):
+    """Tries each of a list of values; an interrupted search goes on.
+
+    Args:
+        grid: List of dicts of values.
+        facts: Dict of JSON values. A search goes on only with the same ones.
+    """
+
+    def __init__(self, grid, facts):
         objective = keras_tuner.Objective("held_out", "max")
         super().__init__(objective, max_trials=len(grid))
         self.grid = grid
+        self.facts = facts
+
+    def get_state(self):
+        return {**super().get_state(), "facts": self.facts}
+
+    def set_state(self, state):
+        before = state.get("facts", {})
+        for name, value in self.facts.items():
+            if name in before and before[name] != value:
+                raise ValueError(
+                    "Expected the search in `directory` to go on with what "
+                    f"it began with, {name}={before[name]}. Received: "
+                    f"{name}={value}. Pass another `directory`."
+                )
+        super().set_state(state)
 
     def populate_space(self, trial_id):
         number = int(trial_id)
@@ -285,16 +349,18 @@ class _Trials(keras_tuner.HyperModel):
         name = hp.Choice("setting", list(self.settings))
         repeat = hp.Choice("repeat", list(range(self.repeats)))
         keras.utils.set_random_seed(self.seed + repeat)
-        model = self.make_model()
-        _check_metric(model)
-        return self.settings[name].apply(model)
+        with _fatal():
+            model = self.make_model()
+            _check(model)
+            return self.settings[name].apply(model)
 
     def fit(self, hp, model, batch_size, epochs, **unused):
         # KerasTuner's callbacks save weights, which nobody wants here.
         start = time.monotonic()
-        seen, unseen = self._split(hp.get("repeat"))
-        model.fit(*seen, batch_size=batch_size, epochs=epochs, verbose=0)
-        logs = model.evaluate(*unseen, verbose=0, return_dict=True)
+        with _fatal():
+            seen, unseen = self._split(hp.get("repeat"))
+            model.fit(*seen, batch_size=batch_size, epochs=epochs, verbose=0)
+            logs = model.evaluate(*unseen, verbose=0, return_dict=True)
         seconds = time.monotonic() - start
         return {"held_out": logs["accuracy"], "seconds": seconds}
 
@@ -304,13 +370,27 @@ class _Trials(keras_tuner.HyperModel):
             np.arange(len(self.y)),
             train_size=self.num_train,
             test_size=self.num_held_out,
-            stratify=self.classes,
+            stratify=self._strata(),
             random_state=self.seed + repeat,
         )
         return [
             keras.tree.map_structure(lambda a: a[rows], (self.x, self.y))
             for rows in parts
         ]
+
+    def _strata(self):
+        """Returns the classes, those of one example with the largest one.
+
+        `None` where there are more classes than examples in a part.
+        """
+        _, members, sizes = np.unique(
+            self.classes, return_inverse=True, return_counts=True
+        )
+        members = np.where(sizes[members] < 2, np.argmax(sizes), members)
+        count = len(np.unique(members))
+        return (
+            members if count <= min(self.num_train, self.num_held_out) else None
+        )
 
     def suggestion(self, trials):
         """Returns the `Suggestion` that follows from all trials."""
@@ -362,10 +442,12 @@ def all_settings(batch_size, shards=None):
         shards = _few_and_many(batch_size)
     for number in shards:
         if number < 2 or batch_size % number:
-            raise ValueError(
-                "Invalid value for argument `shards`. Expected integers of at "
-                f"least 2 that divide `batch_size`, {batch_size}. Received: "
-                f"{number}. Pass for instance `batch_size=128, shards=[8, 32]`."
+            raise wrong(
+                "argument `shards`",
+                "integers of at least 2 that divide `batch_size`, "
+                f"{batch_size}",
+                number,
+                "Pass for instance `batch_size=128, shards=[8, 32]`.",
             )
     return [
         _Setting(number, averaged)
@@ -382,10 +464,11 @@ def _few_and_many(batch_size):
     ]
     shards = [numbers[-1] for numbers in fitting if numbers]
     if not shards:
-        raise ValueError(
-            "Invalid value for argument `batch_size`. Expected one that can be "
-            "divided into shards of 4 examples or more. Received: batch_size="
-            f"{batch_size}. Pass for instance `batch_size=128`, or `shards`."
+        raise wrong_argument(
+            "batch_size",
+            batch_size,
+            "one that can be divided into shards of 4 examples or more",
+            "Pass for instance `batch_size=128`, or `shards`.",
         )
     return shards
 
@@ -395,14 +478,19 @@ def _sizes(count, held_out, max_examples):
     count = min(count, max_examples)
     num_held_out = round(held_out * count)
     if not 0 < num_held_out < count:
-        raise ValueError(
-            "Invalid value for argument `held_out`. Expected a share in (0, 1) "
-            f"of {count} examples. Received: held_out={held_out}"
+        raise wrong_argument(
+            "held_out", held_out, f"a share in (0, 1) of {count} examples"
         )
     return num_held_out, count - num_held_out
 
 
-def _check_metric(model):
+def _check(model):
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    if getattr(optimizer, "use_ema", False):
+        raise ValueError(
+            "Expected an optimizer without `use_ema`: some of the settings "
+            "average weights, and others do not. Received: use_ema=True."
+        )
     metrics = (model.get_compile_config() or {}).get("metrics") or []
     if "accuracy" not in keras.tree.flatten(metrics):
         raise ValueError(

@@ -300,3 +300,10 @@ def test_model_output_error():
     model = keras.Sequential([keras.layers.Dense(1)])
     with pytest.raises(ValueError, match="`model`"):
         noise.predicted(model, np.zeros((5, 2)), np.arange(5))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "bool"])
+def test_classes_that_a_dtype_does_not_hold_error(dtype):
+    labels = np.zeros(50, dtype)
+    with pytest.raises(ValueError, match="class 199.*astype"):
+        noise.symmetric(labels, 1.0, num_classes=200, seed=0)

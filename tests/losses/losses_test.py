@@ -149,10 +149,10 @@ def test_known_flips_lead_to_the_clean_classes():
     "make, message",
     [
         (lambda: kb.losses.Bootstrapping(1.5), r"in \[0, 1\].*beta=1.5"),
-        (lambda: kb.losses.ForwardCorrection([[0.5, 0.4]]), "square matrix"),
+        (lambda: kb.losses.ForwardCorrection([[0.5, 0.4]]), r"shape \(num_cl"),
         (
             lambda: kb.losses.ForwardCorrection([[0.5, 0.4], [0.0, 1.0]]),
-            "sum to 1",
+            "a sum of 1",
         ),
         (
             lambda: LOSSES["soft"]()(np.ones((1, 1)), np.ones((1, 1))),
@@ -167,3 +167,13 @@ def test_known_flips_lead_to_the_clean_classes():
 def test_wrong_arguments_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+@pytest.mark.parametrize("label", [-1, 3])
+def test_labels_that_are_no_class_have_no_loss(kind, label):
+    """It was 0, or that of the network's own opinion: nobody noticed."""
+    loss = LOSSES[kind](from_logits=True, reduction="none")
+    labels = np.where(np.arange(6) == 2, label, LABELS)
+    values = np.array(loss(labels, LOGITS))
+    assert np.isnan(values).tolist() == (np.arange(6) == 2).tolist()

@@ -72,3 +72,8 @@ def test_error_of_plot_schedules(arguments, message):
 def test_error_without_epochs():
     with pytest.raises(ValueError, match="Expected an integer, as CoTeaching"):
         THREE[0].plot()
+
+
+def test_a_schedule_says_what_it_is():
+    schedule = schedules.CoTeachingSchedule(tau=0.25)
+    assert repr(schedule).startswith("CoTeachingSchedule(tau=0.25, ")

@@ -197,3 +197,75 @@ def test_one_hot_labels_and_structures(x):
 def test_wrong_arguments_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         suggest(**options)
+
+
+@pytest.mark.filterwarnings("ignore:Some groups have fewer")
+def test_a_class_of_one_example_is_no_obstacle():
+    y = Y.copy()
+    y[0], y[1] = 0, 0
+    y[7] = 3
+
+    def make():
+        model = keras.Sequential([keras.Input((20,)), layers.Dense(4)])
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile("sgd", loss, metrics=["accuracy"])
+        return model
+
+    assert len(suggest(make, y, epochs=1, shards=[4]).table) == 4
+
+
+def test_an_error_of_a_trial_ends_the_search():
+    """KerasTuner went on, and failed in the end on a result that it missed."""
+
+    def make():
+        model = make_model()
+        model.build((None, 21))
+        return model
+
+    with pytest.raises(ValueError, match="already been configured"):
+        suggest(make, shards=[4])
+    with pytest.raises(ValueError, match="Expected enough examples"):
+        suggest(batch_size=256, shards=[8], max_examples=200)
+
+
+def test_scaled_losses_are_averaged_too():
+    adam = keras.optimizers.Adam(0.01)
+    setting = tool._Setting(4, averaged=True)
+    model = setting.apply(make_model(keras.optimizers.LossScaleOptimizer(adam)))
+    assert model.optimizer.inner_optimizer.use_ema
+    model.fit(X, Y, batch_size=64, epochs=1, verbose=0)
+
+
+def test_optimizers_that_average_are_refused():
+    with pytest.raises(ValueError, match="without `use_ema`"):
+        suggest(lambda: make_model(keras.optimizers.SGD(0.1, use_ema=True)))
+
+
+def test_losses_of_ones_own_say_how_to_be_compiled_again():
+    def own(y_true, y_pred):
+        return keras.losses.sparse_categorical_crossentropy(y_true, y_pred)
+
+    def make():
+        model = make_model()
+        model.compile("sgd", own, metrics=["accuracy"])
+        return model
+
+    model = make()
+    assert tool._Setting(0, averaged=False).apply(model) is model
+    with pytest.raises(ValueError, match="register_keras_serializable"):
+        suggest(make, shards=[4])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shards": [8]}, "settings="),
+        ({"epochs": 2}, "epochs=1. Received: epochs=2. Pass another"),
+        ({"y": Y[::-1]}, "labels="),
+    ],
+)
+def test_another_search_in_its_directory_is_refused(options, message, tmp_path):
+    first = {"shards": [4], "epochs": 1, "directory": str(tmp_path)}
+    suggest(**first)
+    with pytest.raises(ValueError, match=message):
+        suggest(**{**first, **options})

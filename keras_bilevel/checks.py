@@ -79,3 +79,67 @@ def check_type(name, value, kind, mend=""):
             f"{name}={value} (of type {type(value)})",
             mend,
         )
+
+
+def check_probabilities(name, values, square=False, atol=1e-2, mend=""):
+    """Returns a float64 matrix, if each of its rows is a distribution.
+
+    Args:
+        name: String, the argument.
+        values: Array of shape `(n, num_classes)`.
+        square: Boolean, whether `n` has to be `num_classes`.
+        atol: Float, how far the sum of a row may be from 1.
+        mend: String, what to do about it. Defaults to `""`.
+    """
+    matrix = np.array(values, "float64")
+    is_matrix = matrix.ndim == 2 and matrix.size > 0
+    is_matrix = is_matrix and (not square or len(set(matrix.shape)) == 1)
+    sums = matrix.sum(axis=-1) if is_matrix else np.zeros(1)
+    if np.all(matrix >= 0) and np.allclose(sums, 1.0, rtol=0.0, atol=atol):
+        return matrix
+    shape = "(num_classes, num_classes)" if square else "(n, num_classes)"
+    received = f"shape {matrix.shape}"
+    if is_matrix:
+        received += f", numbers from {matrix.min():g} to {matrix.max():g}, "
+        received += f"sums from {sums.min():g} to {sums.max():g}"
+    raise wrong(
+        f"argument `{name}`",
+        f"shape {shape}, numbers >= 0 with a sum of 1 in each row",
+        received,
+        mend,
+    )
+
+
+def check_remembers(owner, size):
+    """Raises `ValueError` if an object remembers fewer examples than there are.
+
+    Args:
+        owner: An object with `num_examples`, an integer or `None`.
+        size: Integer, how many there are, or `None` if that is not known.
+    """
+    if None not in (owner.num_examples, size) and size > owner.num_examples:
+        raise wrong(
+            f"argument `num_examples` of `{type(owner).__name__}`",
+            f"at least the number of training examples, {size}",
+            f"num_examples={owner.num_examples}",
+            "Make a new one for other data.",
+        )
+
+
+def unknown_size(owner):
+    """Returns a `ValueError` for an object that cannot know `num_examples`."""
+    return ValueError(
+        f"Expected `num_examples` for `{type(owner).__name__}`, or data that "
+        "tell it. Received: `num_examples=None`, with a dataset of unknown "
+        "size. Pass the number of training examples."
+    )
+
+
+def without_ids(owner):
+    """Returns a `ValueError` for batches that do not tell who is who."""
+    return ValueError(
+        f"Expected batches with ids for `{type(owner).__name__}`, which "
+        "remembers each example. Received: batches without. Pass arrays to "
+        "`fit`, or build them with `kb.data.shuffled_batches` for sample "
+        "selection, `kb.data.stratified_batches(..., ids=True)` for shards."
+    )

@@ -7,7 +7,6 @@ from keras import ops
 
 from keras_bilevel import keras_private
 from keras_bilevel.data.labels import is_one_hot
-from keras_bilevel.engine.compiled_losses import check_per_number
 from keras_bilevel.engine.compiled_losses import expanded
 from keras_bilevel.engine.compiled_losses import numbers_shape
 from keras_bilevel.engine.compiled_losses import per_example_sum
@@ -174,27 +173,6 @@ def example_means(output, values):
     total = per_example_sum(counted)
     means = sums / ops.where(total != 0, total, 1.0)
     return ops.where(total != 0, means, float("nan"))
-
-
-def score_of_batch(output, usable=True):
-    """Returns the probability of each given label, or else the loss.
-
-    Args:
-        output: An `engine.compiled_losses.OutputLoss`.
-        usable: Boolean tensor of shape `(batch_size,)`. Defaults to `True`.
-
-    Returns:
-        Tuple of a float32 tensor of shape `(batch_size,)`, NaN where nothing
-        counts, and a boolean: whether these are losses, which `ranked` turns
-        into scores.
-    """
-    check_per_number(output)
-    values = given_probability(output)
-    are_losses = values is None
-    if are_losses:
-        values, _, _ = output.terms
-    means = example_means(output, values)
-    return ops.where(usable, means, float("nan")), are_losses
 
 
 def ranked(losses):

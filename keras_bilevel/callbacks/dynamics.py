@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_bilevel.callbacks import agreement
+from keras_bilevel.engine.compiled_losses import check_per_number
 from keras_bilevel.extras import import_extra
 
 # What is summed over visits, the columns of `sums`.
@@ -27,8 +28,14 @@ def of_batch(output, usable=True):
         margin; the score is NaN where nothing counts. The boolean says that
         scores are losses, for `ranked` to replace.
     """
-    score, are_losses = agreement.score_of_batch(output, usable)
-    loss = agreement.example_means(output, output.terms[0])
+    check_per_number(output)
+    losses, _, _ = output.terms
+    values = agreement.given_probability(output)
+    are_losses = values is None
+    values = losses if are_losses else values
+    score = agreement.example_means(output, values)
+    score = ops.where(usable, score, float("nan"))
+    loss = agreement.example_means(output, losses)
     margins = agreement.margins(output)
     if margins is None:
         correct = margin = ops.zeros_like(score)

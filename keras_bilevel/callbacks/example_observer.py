@@ -7,6 +7,9 @@ from keras_bilevel.callbacks import fingerprints
 from keras_bilevel.callbacks import outputs
 from keras_bilevel.callbacks.observer import Observer
 from keras_bilevel.checks import check_integer
+from keras_bilevel.checks import check_remembers
+from keras_bilevel.checks import unknown_size
+from keras_bilevel.checks import without_ids
 from keras_bilevel.engine import check_ids
 from keras_bilevel.engine import raise_rows
 from keras_bilevel.engine.compiled_losses import outputs_of
@@ -39,21 +42,11 @@ class ExampleObserver(Observer):
     def check(self, num_examples):
         if self.num_examples is None:
             self.num_examples = num_examples
-        if num_examples > self.num_examples:
-            raise ValueError(
-                "Invalid value for argument `num_examples` of "
-                f"`{type(self).__name__}`. Expected at least the number of "
-                f"training examples, {num_examples}. "
-                f"Received: num_examples={self.num_examples}"
-            )
+        check_remembers(self, num_examples)
 
     def build(self):
         if self.num_examples is None:
-            raise ValueError(
-                f"Expected `num_examples` for `{type(self).__name__}`, or data "
-                "that tell it. Received: `num_examples=None`, with a dataset "
-                "of unknown size. Pass the number of training examples."
-            )
+            raise unknown_size(self)
         self._labels()
         self._strays()
 
@@ -89,12 +82,7 @@ class ExampleObserver(Observer):
     def ids(self, step):
         """Returns the ids of an `engine.Step`, `(batch_size,)`."""
         if step.batch.ids is None:
-            raise ValueError(
-                f"Expected batches with ids for `{type(self).__name__}`. "
-                "Received: batches without. Pass arrays to `fit`, or build "
-                "them with `kb.data.stratified_batches(..., ids=True)`; for "
-                "sample selection `kb.data.shuffled_batches` will do."
-            )
+            raise without_ids(self)
         return check_ids(step.batch.ids, self.num_examples)
 
     def on_epoch_end(self, epoch, logs=None):

@@ -138,7 +138,11 @@ class Observer(Keeper):
         return list(self._variables.values())
 
     def get_state(self):
-        return self._values()
+        # With JAX, Keras brings variables up to date when a callback asks for
+        # its model.
+        self.model  # noqa: B018
+        variables = {name: v.numpy() for name, v in self._variables.items()}
+        return {**self._restored, **variables}
 
     def set_state(self, state):
         for name, value in state.items():
@@ -147,19 +151,12 @@ class Observer(Keeper):
             else:
                 self._restored[name] = value
 
-    def _values(self):
-        # With JAX, Keras brings variables up to date when a callback asks for
-        # its model.
-        self.model  # noqa: B018
-        variables = {name: v.numpy() for name, v in self._variables.items()}
-        return {**self._restored, **variables}
-
     def __getstate__(self):
         # Variables belong to a strategy, and to the step that was traced.
         return {
             **super().__getstate__(),
             "_variables": {},
-            "_restored": self._values(),
+            "_restored": Observer.get_state(self),
         }
 
 

@@ -1,6 +1,7 @@
 """Picks the output that a callback watches, of a model with several."""
 
 from keras_bilevel import keras_private
+from keras_bilevel.checks import wrong
 
 
 def observed_network(model):
@@ -51,9 +52,9 @@ def pick(outputs, output, watcher):
     for entry in outputs:
         if output is not None and output in (entry.name, *entry.path[-1:]):
             return entry
-    raise ValueError(
-        f"Invalid value for argument `output` of `{name}`. Expected the name "
-        f"or the index of one of the outputs with a loss, {names}. "
-        f"Received: output={output!r}. Pass for instance "
-        f"`output={names[0]!r}`."
+    raise wrong(
+        f"argument `output` of `{name}`",
+        f"the name or the index of one of the outputs with a loss, {names}",
+        f"output={output!r}",
+        f"Pass for instance `output={names[0]!r}`.",
     )

@@ -3,6 +3,8 @@
 import numpy as np
 
 from keras_bilevel.callbacks.keeper import EpochCurves
+from keras_bilevel.checks import wrong
+from keras_bilevel.checks import wrong_argument
 from keras_bilevel.extras import axes_or_new
 
 
@@ -99,10 +101,10 @@ class WeightEvolution(EpochCurves):
                 "example, such as `kb.weighting.Soseleto`."
             )
         if self.groups is not None and len(self.groups) != len(weights):
-            raise ValueError(
-                "Invalid value for argument `groups` of `WeightEvolution`. "
-                f"Expected a group for each of the {len(weights)} examples. "
-                f"Received: {len(self.groups)} groups"
+            raise wrong(
+                "argument `groups` of `WeightEvolution`",
+                f"a group for each of the {len(weights)} examples",
+                f"{len(self.groups)} groups",
             )
 
     def record(self):
@@ -121,9 +123,8 @@ class WeightEvolution(EpochCurves):
         if self.groups is not None:
             groups = [str(group) for group in np.unique(self.groups)]
         if names is not None and len(names) != len(groups):
-            raise ValueError(
-                "Invalid value for argument `names`. Expected a name for each "
-                f"of the {len(groups)} groups. Received: names={names}"
+            raise wrong_argument(
+                "names", names, f"a name for each of the {len(groups)} groups"
             )
         return groups if names is None else names
 
@@ -131,9 +132,9 @@ class WeightEvolution(EpochCurves):
 def _read_groups(groups):
     groups = np.asarray(groups)
     if groups.ndim != 1 or groups.dtype.kind not in "iub":
-        raise ValueError(
-            "Invalid value for argument `groups`. Expected booleans or "
-            "integers of shape (n,). Received: dtype "
-            f"{groups.dtype} and shape {groups.shape}"
+        raise wrong(
+            "argument `groups`",
+            "booleans or integers of shape (n,)",
+            f"dtype {groups.dtype} and shape {groups.shape}",
         )
     return groups

@@ -252,9 +252,10 @@ def _check_lengths(parts, name):
             for part, of_part in shapes.items()
             if of_part
         ]
-        raise ValueError(
-            f"Invalid value for argument `{name or 'y'}`. Expected arrays of "
-            f"the same length. Received: {'; '.join(received)}"
+        raise wrong(
+            f"argument `{name or 'y'}`",
+            "arrays of the same length",
+            "; ".join(received),
         )
 
 
@@ -317,10 +318,10 @@ def split_off_tail(arrays, validation_split):
     size = len(keras.tree.flatten(arrays[0])[0])
     cut = int(math.floor(size * (1.0 - validation_split)))
     if not 0 < cut < size:
-        raise ValueError(
-            "Invalid value for argument `validation_split`. Expected a "
-            "fraction that leaves examples on both sides. Received: "
-            f"validation_split={validation_split} for {size} examples."
+        raise wrong(
+            "argument `validation_split`",
+            "a fraction that leaves examples on both sides",
+            f"validation_split={validation_split} for {size} examples",
         )
 
     def take(part):

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_bilevel import keras_private
 from keras_bilevel._backend import tf
@@ -173,6 +174,11 @@ def map_tensors(function, structure):
     return keras.tree.map_structure(
         lambda t: None if t is None else function(t), structure
     )
+
+
+def per_row(values, tensor):
+    """Reshapes values of shape `(rows,)` to the rank of a tensor of rows."""
+    return ops.reshape(values, (-1, *[1] * (len(tensor.shape) - 1)))
 
 
 def map_rows(function, y_pred):

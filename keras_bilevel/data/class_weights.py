@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_bilevel._backend import tf
+from keras_bilevel.checks import wrong_argument
 from keras_bilevel.data import batches
 from keras_bilevel.data.labels import is_one_hot
 from keras_bilevel.data.pipelines import is_stream
@@ -70,10 +71,11 @@ def _read(class_weight):
         isinstance(key, numbers.Integral) and isinstance(value, numbers.Real)
         for key, value in class_weight.items()
     ):
-        raise ValueError(
-            "Invalid value for argument `class_weight`. Expected a dictionary "
-            "of integers, the classes, to floats. Received: class_weight="
-            f"{class_weight}. `dict(enumerate(weights))` makes one of a list."
+        raise wrong_argument(
+            "class_weight",
+            class_weight,
+            "a dictionary of integers, the classes, to floats",
+            "`dict(enumerate(weights))` makes one of a list.",
         )
     classes = sorted(class_weight)
     weights = np.array([class_weight[label] for label in classes])

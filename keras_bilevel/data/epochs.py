@@ -1,13 +1,13 @@
 """The order of an epoch: a pure function of a seed and the epoch's number."""
 
 import dataclasses
-import numbers
 import threading
 from typing import Any
 
 import numpy as np
 
 from keras_bilevel import keras_private
+from keras_bilevel.checks import check_integer
 
 # The use of the random numbers: the first integer of the key of `generator`. So
 # no two uses, nor a user's own generator of the same seed, draw the same
@@ -32,13 +32,7 @@ def fixed_seed(seed):
     """
     if seed is None:
         return int(np.random.randint(2**31 - 1))
-    is_integer = isinstance(seed, numbers.Integral)
-    if not is_integer or isinstance(seed, bool) or seed < 0:
-        raise ValueError(
-            "Invalid value for argument `seed`. Expected a non-negative "
-            f"integer, or None to draw one. Received: seed={seed}"
-        )
-    return int(seed)
+    return check_integer("seed", seed, 0, "Pass None to draw one.")
 
 
 def generator(seed, *key):
@@ -153,6 +147,12 @@ def origins(dataset):
             found.append(origin)
         todo.extend(keras_private.inputs_of(node))
     return found
+
+
+def known_size(dataset):
+    """Returns the number of examples behind a dataset, `None` if not known."""
+    sizes = [origin.num_examples for origin in origins(dataset)]
+    return max((size for size in sizes if size is not None), default=None)
 
 
 def window(one_pass, pass_steps, begin, steps):

@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_bilevel._backend import tf
+from keras_bilevel.checks import wrong
 
 
 def is_one_hot(labels):
@@ -57,12 +58,13 @@ def read_class_ids(name, labels):
     labels = np.asarray(labels)
     classes = class_ids(labels)
     if classes is None:
-        raise ValueError(
-            f"Invalid value for argument `{name}`. Expected integers of shape "
-            "(n,) or (n, 1), or one-hot vectors of shape (n, num_classes). "
-            f"Received: dtype {labels.dtype} and shape {labels.shape}. Pass "
-            f"the classes of tokens or pixels as `{name}.reshape(-1)`, and "
-            f"names as `np.unique({name}, return_inverse=True)[1]`."
+        raise wrong(
+            f"argument `{name}`",
+            "integers of shape (n,) or (n, 1), or one-hot vectors of shape "
+            "(n, num_classes)",
+            f"dtype {labels.dtype} and shape {labels.shape}",
+            f"Pass the classes of tokens or pixels as `{name}.reshape(-1)`, "
+            f"and names as `np.unique({name}, return_inverse=True)[1]`.",
         )
     return classes
 
@@ -121,10 +123,10 @@ def check_stratify_by(stratify_by):
     if stratify_by is None or callable(stratify_by):
         return
     if isinstance(stratify_by, str) and stratify_by != "label":
-        raise ValueError(
-            "Invalid value for argument `stratify_by`. Expected 'label', a "
-            "function, an array of integers or None. Received: "
-            f"stratify_by='{stratify_by}'"
+        raise wrong(
+            "argument `stratify_by`",
+            "'label', a function, an array of integers or None",
+            f"stratify_by='{stratify_by}'",
         )
 
 
@@ -133,12 +135,13 @@ def check_stratify_by_of_model(stratify_by):
     check_stratify_by(stratify_by)
     is_known = isinstance(stratify_by, str) or callable(stratify_by)
     if stratify_by is not None and not is_known:
-        raise ValueError(
-            "Invalid value for argument `stratify_by`. Expected 'label', a "
-            "function or None. Received: stratify_by of type "
-            f"{type(stratify_by).__name__}. To stratify by an array, pass it "
-            "to `kb.data.stratified_batches((x, y), ..., stratify_by=groups)`, "
-            "and that to `fit`."
+        raise wrong(
+            "argument `stratify_by`",
+            "'label', a function or None",
+            f"stratify_by of type {type(stratify_by).__name__}",
+            "To stratify by an array, pass it to "
+            "`kb.data.stratified_batches((x, y), ..., stratify_by=groups)`, "
+            "and that to `fit`.",
         )
 
 

@@ -1,6 +1,7 @@
 """Plain batches with ids, in an order that a resumed run can repeat."""
 
 from keras_bilevel.checks import check_integer
+from keras_bilevel.checks import wrong_argument
 from keras_bilevel.data.arrays import array_columns
 from keras_bilevel.data.arrays import check_steps
 from keras_bilevel.data.arrays import unpack_arrays
@@ -52,10 +53,10 @@ def shuffled_batches(
     check_steps(steps_per_epoch)
     parts, num_examples = unpack_arrays("arrays", arrays)
     if num_examples < batch_size:
-        raise ValueError(
-            "Invalid value for argument `batch_size`. Expected at most the "
-            f"number of examples, {num_examples}. "
-            f"Received: batch_size={batch_size}"
+        raise wrong_argument(
+            "batch_size",
+            batch_size,
+            f"at most the number of examples, {num_examples}",
         )
     seed = fixed_seed(seed)
     source = ArraySource(

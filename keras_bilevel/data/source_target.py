@@ -5,6 +5,8 @@ import numpy as np
 
 from keras_bilevel._backend import tf
 from keras_bilevel.checks import check_integer
+from keras_bilevel.checks import wrong
+from keras_bilevel.checks import wrong_argument
 from keras_bilevel.data.arrays import array_columns
 from keras_bilevel.data.arrays import check_no_steps
 from keras_bilevel.data.arrays import check_steps
@@ -203,10 +205,11 @@ def _target_columns(target):
 def _read(dataset):
     """All examples of a dataset as tensors, and their number."""
     if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
-        raise ValueError(
-            "Invalid value for argument `target`. Expected a dataset that "
-            "ends: it is held in memory, and repeated here as needed. Remove "
-            "`.repeat()`. Received: an infinite dataset."
+        raise wrong(
+            "argument `target`",
+            "a dataset that ends: it is held in memory, and repeated as needed",
+            "an infinite dataset",
+            "Remove `.repeat()`.",
         )
     # Arrays on a GPU would be copied each step.
     with tf.device("CPU:0"):
@@ -234,19 +237,17 @@ def _check_enough(num_examples, size, drop_remainder):
     if num_examples == 0:
         raise _empty("source")
     if drop_remainder and num_examples < size:
-        raise ValueError(
-            "Invalid value for argument `source_size`. Expected no more than "
-            f"the {num_examples} source examples, which else make no full "
-            "batch. Lower it, or pass `drop_remainder=False`. Received: "
-            f"source_size={size}"
+        raise wrong_argument(
+            "source_size",
+            size,
+            f"no more than the {num_examples} source examples, which else "
+            "make no full batch",
+            "Lower it, or pass `drop_remainder=False`.",
         )
 
 
 def _empty(name):
-    return ValueError(
-        f"Invalid value for argument `{name}`. Expected at least one example. "
-        "Received: none."
-    )
+    return wrong(f"argument `{name}`", "at least one example", "none")
 
 
 def _check_examples(name, dataset, lengths):
@@ -255,21 +256,24 @@ def _check_examples(name, dataset, lengths):
     if not isinstance(spec, tuple) or len(spec) not in lengths:
         parts = ["`(x, y)`", "`(x, y, sample_weight)`"]
         parts += ["`(x, y, sample_weight, ids)`"] if 4 in lengths else []
-        raise ValueError(
-            f"Invalid value for argument `{name}`. Expected a dataset of "
-            f"{' or '.join(parts)}. Received: element_spec={spec}"
+        raise wrong(
+            f"argument `{name}`",
+            f"a dataset of {' or '.join(parts)}",
+            f"element_spec={spec}",
         )
     check_dense(dataset)
     if _is_batched(dataset):
-        raise ValueError(
-            f"Invalid value for argument `{name}`. Expected a dataset of "
-            "single examples. These look like batches: apply `.unbatch()` "
-            f"first. Received: element_spec={spec}"
+        raise wrong(
+            f"argument `{name}`",
+            "a dataset of single examples",
+            f"element_spec={spec}",
+            "These look like batches: apply `.unbatch()` first.",
         )
     if len(spec) == 4 and not _is_scalar_integer(spec[3]):
-        raise ValueError(
-            f"Invalid value for argument `{name}`. Expected one integer id "
-            f"for each example. Received: ids of {spec[3]}"
+        raise wrong(
+            f"argument `{name}`",
+            "one integer id for each example",
+            f"ids of {spec[3]}",
         )
 
 

@@ -4,6 +4,7 @@ import numbers
 
 from keras_bilevel.checks import check_choice
 from keras_bilevel.checks import check_integer
+from keras_bilevel.checks import wrong_argument
 from keras_bilevel.data.arrays import array_columns
 from keras_bilevel.data.arrays import check_no_steps
 from keras_bilevel.data.arrays import check_steps
@@ -189,7 +190,4 @@ def stratified_batches(
 
 def _check_ratio(ratio):
     if not isinstance(ratio, numbers.Real) or not 0 <= ratio < 1:
-        raise ValueError(
-            "Invalid value for argument `validation_ratio`. Expected a float "
-            f"in [0, 1). Received: validation_ratio={ratio}"
-        )
+        raise wrong_argument("validation_ratio", ratio, "a float in [0, 1)")

@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 
 from keras_bilevel.checks import check_integer
+from keras_bilevel.checks import wrong
 from keras_bilevel.data.epochs import PASS
 from keras_bilevel.data.epochs import SPLIT
 from keras_bilevel.data.epochs import generator
@@ -49,11 +50,12 @@ class Layout:
         check_integer("num_validation_shards", num_validation_shards, 1)
         check_integer("num_replicas", num_replicas, 1)
         if num_validation_shards >= num_shards:
-            raise ValueError(
-                "Invalid value for argument `num_validation_shards`. Expected "
-                "fewer than `num_shards`, so that at least one shard is left "
-                "to train on. Received: num_validation_shards="
-                f"{num_validation_shards}, num_shards={num_shards}"
+            raise wrong(
+                "argument `num_validation_shards`",
+                "fewer than `num_shards`, so that at least one shard is "
+                "left to train on",
+                f"num_validation_shards={num_validation_shards}, "
+                f"num_shards={num_shards}",
             )
         self.num_shards = num_shards
         self.shard_size = shard_size
@@ -259,13 +261,15 @@ def check_enough(pools, layout):
     if num_tuples >= layout.shard_size:
         return
     needed = layout.training_members * layout.shard_size
-    raise ValueError(
-        "Invalid value for argument `data`. Expected enough examples for one "
-        f"super-batch: {layout.shard_size} tuples of {layout.training_members} "
-        f"training examples of one group, {needed} examples. Received: "
+    raise wrong(
+        "argument `data`",
+        f"enough examples for one super-batch: {layout.shard_size} tuples of "
+        f"{layout.training_members} training examples of one group, {needed} "
+        "examples",
         f"{len(pools.training.members)} training examples that make "
-        f"{num_tuples} tuples. Lower `shard_size` (received "
-        f"{layout.shard_size}) or `num_shards` (received {layout.num_shards})."
+        f"{num_tuples} tuples",
+        f"Lower `shard_size` (received {layout.shard_size}) or `num_shards` "
+        f"(received {layout.num_shards}).",
     )
 
 

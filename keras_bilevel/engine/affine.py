@@ -14,7 +14,7 @@ class AffinePass:
 
     misfit = None
 
-    def _compare(self, alignment, projection, gradient):
+    def _set_misfit(self, alignment, projection, gradient):
         """Sets `misfit`, how far s(w) is from sum_j w_j ds/dw_j.
 
         Args:
@@ -29,7 +29,7 @@ class AffinePass:
             ops.abs(ops.sum(weighed) - projection), scale
         )
 
-    def _read(self, loss, slopes, alignment):
+    def _set_statistics(self, loss, slopes, alignment):
         """Sets `statistics` and `constant`.
 
         The loss is affine in w. So its derivatives dL/dw_j, the slopes, are the

@@ -5,6 +5,7 @@ import dataclasses
 from keras import ops
 
 from keras_bilevel.data.batches import map_tensors
+from keras_bilevel.data.batches import per_row
 from keras_bilevel.data.batches import tensors
 from keras_bilevel.engine import losses
 from keras_bilevel.engine import state
@@ -72,7 +73,7 @@ def _find_good(network, batch, suspect):
     """
     moving = state.moving_statistics(network)
     before = state.read(moving)
-    with gradients.apart():
+    with gradients.discarding_updates():
         slopes = gradients.slopes(
             lambda weights: _loss(network, batch, weights),
             ops.ones(ops.shape(suspect)),
@@ -106,11 +107,6 @@ def _replaced(batch, good):
     """Returns `(x, y, sample_weight)` with a good example for each bad one."""
     row = ops.argmax(ops.cast(good, "int32"))
     return map_tensors(
-        lambda t: _where(good, t, ops.take(t, row, axis=0)),
+        lambda t: ops.where(per_row(good, t), t, ops.take(t, row, axis=0)),
         tuple(getattr(batch, name) for name in _PARTS),
     )
-
-
-def _where(good, values, other):
-    shape = (-1, *[1] * (len(values.shape) - 1))
-    return ops.where(ops.reshape(good, shape), values, other)

@@ -18,6 +18,7 @@ from keras import ops
 from keras_bilevel import keras_private
 from keras_bilevel.data.batches import map_tensors
 from keras_bilevel.engine.backend import shapes
+from keras_bilevel.engine.symbolic import spec_of_result
 
 
 def compile_losses(model, loss, loss_weights):
@@ -156,7 +157,7 @@ def outputs_of(model, y, y_pred, sample_weight=None):
         return []
     if not compiled.built:
         symbolic = keras.tree.map_structure(_symbolic, (y, y_pred))
-        _Symbolic(compiled).compute_output_spec(*symbolic)
+        spec_of_result(compiled, *symbolic)
     found = []
 
     def noting(entry):
@@ -418,14 +419,6 @@ def _like(weights, numbers):
     while len(weights.shape) > rank and weights.shape[-1] == 1:
         weights = ops.squeeze(weights, -1)
     return expanded(weights, rank)
-
-
-class _Symbolic(keras.Operation):
-    """Runs a function on symbolic tensors."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.call = function
 
 
 def _symbolic(tensor):

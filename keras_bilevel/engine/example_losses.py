@@ -7,6 +7,7 @@ from keras_bilevel.data.batches import tensors
 from keras_bilevel.data.labels import traced_class_ids
 from keras_bilevel.engine import compiled_losses
 from keras_bilevel.engine import losses
+from keras_bilevel.engine.backend import gradients
 from keras_bilevel.engine.backend import replicas
 from keras_bilevel.engine.compiled_losses import per_example_sum
 
@@ -34,15 +35,22 @@ class ExampleLosses:
         parts = batch.y, y_pred, batch.sample_weight
         self._outputs = compiled_losses.outputs_of(network, *parts)
         if network.has_own_loss() or not self._outputs:
-            self.losses, self.counts = self._by_weights(
-                losses.slopes_in_weights(network, batch, y_pred)
-            )
+            self.losses, self.counts = self._by_weights(network)
         else:
             self.losses, self.counts = compiled_losses.means_of(self._outputs)
 
-    def _by_weights(self, slopes):
-        """Derives losses from the slopes of a network's own `compute_loss`."""
+    def _by_weights(self, network):
+        """Derives losses from the slopes of a loss in its sample weights."""
+        batch, y_pred = self._batch, self._y_pred
+        slopes = gradients.slopes(
+            lambda weights: losses.loss_of(
+                network, losses.weighted(batch, weights), y_pred
+            ),
+            ops.ones((self._size(),)),
+        )
+        losses.check_weighed(network, slopes)
         shares, counts = self._shares()
+        slopes = ops.cast(slopes, "float32")
         size = ops.cast(ops.size(slopes), "float32")
         return ops.divide_no_nan(slopes * size, shares), counts
 
@@ -92,12 +100,12 @@ class ExampleLosses:
         kept = ops.cast(kept, "float32")
         masked = [output for output in self._outputs if output.is_masked]
         if not masked:
-            factor = of_kept(kept, ops.ones_like(kept), per_replica)
+            factor = of_kept(kept, per_replica)
             return losses.weighted(self._batch, factor)
         weights = {
             output.path: losses.times(
                 output.sample_weight,
-                of_kept(kept, per_example_sum(output.terms[2]), per_replica),
+                of_kept(kept, per_replica, per_example_sum(output.terms[2])),
             )
             for output in self._outputs
         }
@@ -111,15 +119,16 @@ class ExampleLosses:
         return ops.shape(tensors(self._batch.y)[0])[0]
 
 
-def of_kept(kept, numbers, per_replica):
+def of_kept(kept, per_replica, numbers=None):
     """Returns factors that turn a mean over all into one over kept examples.
 
     Args:
         kept: Float tensor of shape `(batch_size,)`, 0 or 1.
-        numbers: Float tensor of that shape: how many numbers each example has
-            in the mean.
         per_replica: Boolean, see `mean_over`.
+        numbers: Float tensor of that shape: how many numbers each example has
+            in the mean. Defaults to `None`: one each.
     """
+    numbers = ops.ones_like(kept) if numbers is None else numbers
     count = ops.sum(kept * numbers)
     size = ops.sum(numbers)
     if not per_replica:

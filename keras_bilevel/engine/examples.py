@@ -14,6 +14,7 @@ from keras_bilevel.engine.step import Step
 from keras_bilevel.engine.step import Upper
 from keras_bilevel.engine.step import finite_or_zero
 from keras_bilevel.engine.step import normalizer
+from keras_bilevel.engine.step import weights_of
 
 
 def walk(model, weighting, upper, lower, scale):
@@ -112,9 +113,7 @@ def walk(model, weighting, upper, lower, scale):
     has_loss = good & ops.isfinite(shown_losses)
     return Step(
         variables=variables,
-        gradients=[
-            None if g is None else scale.without(healthy, g) for g in gradient
-        ],
+        gradients=scale.zero_unless(healthy, gradient),
         weights=ops.where(usable, weights, 0.0),
         losses=ops.where(has_loss, shown_losses, 0.0),
         has_loss=has_loss,
@@ -139,7 +138,7 @@ def walk(model, weighting, upper, lower, scale):
 
 def _of_usable(batch, y_pred, usable):
     kept = ops.cast(usable, "float32")
-    factor = of_kept(kept, ops.ones_like(kept), per_replica=True)
+    factor = of_kept(kept, per_replica=True)
     return batch.y, y_pred, losses.weighted(batch, factor)[2]
 
 
@@ -148,9 +147,7 @@ def _ids(network):
 
 
 def _weigh(weighting, statistics):
-    weights = weighting.call(
-        **{name: statistics[name] for name in weighting.statistics}
-    )
+    weights = weights_of(weighting, statistics)
     return weights * normalizer(weighting, weights)[:, None]
 
 

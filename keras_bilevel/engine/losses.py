@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_bilevel import keras_private
 from keras_bilevel.data.batches import map_tensors
-from keras_bilevel.data.batches import tensors
+from keras_bilevel.data.batches import per_row
 from keras_bilevel.engine.backend import gradients
 from keras_bilevel.engine.backend import replicas
 
@@ -115,27 +115,7 @@ def times(user, weights):
     """Multiplies the user's weights, if there are any, by one per example."""
     if user is None:
         return weights
-    ones = [1] * (len(user.shape) - 1)
-    return ops.cast(user, weights.dtype) * ops.reshape(weights, (-1, *ones))
-
-
-def slopes_in_weights(network, batch, y_pred):
-    """Returns the derivative of a loss in the weight of each example.
-
-    Args:
-        network: A compiled `Wrapper`.
-        batch: A `Batch`.
-        y_pred: What the network predicts for it.
-
-    Returns:
-        Float32 tensor of shape `(batch_size,)`.
-    """
-    slopes = gradients.slopes(
-        lambda weights: loss_of(network, weighted(batch, weights), y_pred),
-        ops.ones(ops.shape(tensors(batch.y)[0])[:1]),
-    )
-    check_weighed(network, slopes)
-    return ops.cast(slopes, "float32")
+    return ops.cast(user, weights.dtype) * per_row(weights, user)
 
 
 def check_weighed(network, slopes):
@@ -253,18 +233,25 @@ class LossScale:
 
     def down(self, gradient):
         """Returns a dense float32 gradient without the scale, or `None`."""
-        if gradient is None:
-            return None
-        gradient = ops.cast(gradients.dense(gradient), "float32")
-        return gradient if self._factor is None else gradient / self._factor
+        gradient = gradients.dense(gradient)
+        if gradient is None or self._factor is None:
+            return gradient
+        return gradient / self._factor
 
-    def without(self, healthy, gradient):
+    def zero_unless(self, healthy, gradient):
         """Returns a gradient, or one that moves nothing where it is unhealthy.
 
         That is 0, or NaN for a dynamic scale, which falls by it.
+
+        Args:
+            healthy: Boolean scalar.
+            gradient: List of tensors and `None`.
         """
         nothing = float("nan") if self.is_dynamic else 0.0
-        return ops.where(healthy, gradient, nothing)
+        return [
+            None if g is None else ops.where(healthy, g, nothing)
+            for g in gradient
+        ]
 
     def mask(self, healthy, value):
         """Returns `value`, or 0 where it is not healthy (not if dynamic)."""

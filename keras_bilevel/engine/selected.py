@@ -13,14 +13,7 @@ from keras_bilevel.engine.step import Step
 
 
 def walk(
-    networks,
-    select,
-    disagree,
-    batch,
-    scale,
-    per_replica=False,
-    needs=(),
-    penalize=None,
+    networks, select, disagree, batch, scale, per_replica, needs, penalize
 ):
     """Selects examples for each network and computes the joint gradient.
 
@@ -36,8 +29,7 @@ def walk(
             among the examples of all replicas.
         needs: Tuple of names out of those that `kb.selection.Rule` lists.
         penalize: Function `(batch, y_preds, usable)` to a term of the loss for
-            each network and example, `(networks, batch_size)`. Defaults to
-            `None`, no such term.
+            each network and example, `(networks, batch_size)`, or `None`.
 
     Returns:
         A `Step`. Its weights, of shape `(networks, batch_size)`, are 1 where a
@@ -101,9 +93,7 @@ def walk(
     means = ops.cast(means, "float32") * replicas.num_replicas()
     return Step(
         variables=variables,
-        gradients=[
-            None if g is None else scale.without(healthy, g) for g in gradient
-        ],
+        gradients=scale.zero_unless(healthy, gradient),
         weights=ops.cast(mask & healthy, "float32"),
         losses=ops.where(healthy, means, 0.0),
         has_loss=ops.any(mask, axis=1) & healthy,
@@ -117,7 +107,7 @@ def walk(
 def _means(terms, mask, per_replica):
     """Returns the mean term over kept examples, the replica's part of it."""
     factors = [
-        example_losses.of_kept(kept, ops.ones_like(kept), per_replica)
+        example_losses.of_kept(kept, per_replica)
         for kept in ops.unstack(ops.cast(mask, "float32"))
     ]
     means = ops.mean(ops.stack(factors) * terms, axis=1)

@@ -117,10 +117,22 @@ def add_regularizers(step):
 
 
 def _add(gradient, pull):
+    pull = gradients.dense(pull)
     if pull is None:
         return gradient
-    pull = ops.cast(gradients.dense(pull), "float32")
     return pull if gradient is None else gradient + pull
+
+
+def weights_of(weighting, statistics):
+    """Asks a weighting for weights, by the statistics that it names.
+
+    Args:
+        weighting: A `Weighting`.
+        statistics: Dict of all that are known, each `(groups, units)`.
+    """
+    return weighting.call(
+        **{name: statistics[name] for name in weighting.statistics}
+    )
 
 
 def normalizer(weighting, weights):
@@ -168,7 +180,7 @@ def effective_units(weights):
 
 
 def groups(model, per_layer):
-    """Returns a function from a variable to what names its group.
+    """Returns a function that maps a variable to the key of its group.
 
     Args:
         model: A `BilevelModel`.

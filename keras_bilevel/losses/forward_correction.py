@@ -1,7 +1,6 @@
 """A known pattern of wrong labels, applied to the predictions."""
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_bilevel import checks
@@ -50,15 +49,9 @@ class ForwardCorrection(LabelLoss):
         self, transition, from_logits=False, name="forward_correction", **kwargs
     ):
         super().__init__(from_logits, name=name, **kwargs)
-        matrix = checks.check_numbers("transition", transition, 0.0, 1.0)
-        square = matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1]
-        if not square or not np.allclose(matrix.sum(axis=1), 1.0, atol=1e-4):
-            raise checks.wrong_argument(
-                "transition",
-                matrix.tolist(),
-                "a square matrix with rows that sum to 1",
-            )
-        self.transition = matrix
+        self.transition = checks.check_probabilities(
+            "transition", transition, square=True, atol=1e-4
+        )
 
     def between(self, labels, logs):
         if logs.shape[-1] != len(self.transition):

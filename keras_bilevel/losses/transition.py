@@ -39,15 +39,11 @@ def estimate_transition(probabilities, percentile=97):
 
     - [Patrini et al., 2017](https://arxiv.org/abs/1609.03683), section 4
     """
-    p = checks.check_numbers("probabilities", probabilities, 0.0, 1.0 + 1e-3)
-    is_filled = p.ndim == 2 and p.size > 0
-    if not is_filled or not np.allclose(p.sum(axis=-1), 1.0, atol=1e-2):
-        raise checks.wrong(
-            "argument `probabilities`",
-            "a matrix with rows that sum to 1",
-            f"shape {p.shape}, or rows with other sums",
-            "Apply `keras.ops.softmax` to logits.",
-        )
+    p = checks.check_probabilities(
+        "probabilities",
+        probabilities,
+        mend="Apply `keras.ops.softmax` to logits.",
+    )
     percentile = float(checks.check_numbers("percentile", percentile, 0, 100))
     limits = np.percentile(p, percentile, axis=0, method="lower")
     below = np.where(p <= limits, p, -1.0)

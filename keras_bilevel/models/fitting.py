@@ -1,7 +1,6 @@
 """`fit` and the training step of all methods."""
 
 import keras
-import numpy as np
 
 from keras_bilevel import engine
 from keras_bilevel.checks import check_integer
@@ -15,6 +14,9 @@ from keras_bilevel.data.batches import is_dataset
 from keras_bilevel.data.batches import rank_of
 from keras_bilevel.data.batches import spec_of
 from keras_bilevel.data.batches import tensors
+from keras_bilevel.data.epochs import epoch_counters
+from keras_bilevel.data.epochs import fixed_seed
+from keras_bilevel.data.epochs import known_size
 from keras_bilevel.data.epochs import origins
 from keras_bilevel.models.wrapper import check_trains
 from keras_bilevel.schemes.scheme import OutputTrackers
@@ -94,7 +96,8 @@ class Fitting(engine.StepOfBackend):
             part = read_examples(x, y, sample_weight)
             check_labels(part)
             num_examples = len(keras.tree.flatten(part[0])[0])
-            _check_observers(_listed(callbacks), num_examples)
+            # All rows, before a validation split takes some away.
+            _check_observers(_callback_list(callbacks), num_examples)
             if validation_split and validation_data is None:
                 part, validation_data = split_off_tail(part, validation_split)
             batch_size = 32 if batch_size is None else batch_size
@@ -105,7 +108,7 @@ class Fitting(engine.StepOfBackend):
                 batch_size,
                 shuffle=shuffle,
                 steps_per_epoch=steps_per_epoch,
-                seed=self._data_seed(),
+                seed=engine.of_workers(fixed_seed(None), self)[0],
             )
             if class_weight is None:
                 watching = self.scheme.watching(part, batch_size)
@@ -116,7 +119,7 @@ class Fitting(engine.StepOfBackend):
         if is_known:
             x = self._prepare(x, class_weight)
             class_weight = None
-        # Keras then goes on with one iterator, epoch after epoch.
+        # Keras then keeps one iterator over all epochs.
         goes_on = steps_per_epoch is not None
         callbacks = self._with_own(callbacks, watching, x, goes_on)
         if is_known and engine.has_workers(self):
@@ -187,14 +190,6 @@ class Fitting(engine.StepOfBackend):
             return results
         return super().logs_of_epoch(logs)
 
-    def _data_seed(self):
-        """Returns the seed of the order of arrays, the same on all workers.
-
-        It is drawn from NumPy's global generator, as the seed of a dataset is.
-        """
-        seed = np.random.randint(2**31 - 1)
-        return engine.of_workers(seed, self)[0]
-
     def _prepare(self, dataset, class_weight):
         """Checks a dataset, and prepares its batches for training."""
         check_labels(spec_of(dataset))
@@ -226,13 +221,11 @@ class Fitting(engine.StepOfBackend):
         Callbacks with `observe` take part in the step. Callbacks with
         `get_state` take part in saving and loading.
         """
-        users = _listed(callbacks)
-        known = origins(dataset)
-        sizes = [o.num_examples for o in known if o.num_examples is not None]
-        if sizes:
-            _check_observers(users, max(sizes))
-        counters = [origin.counter for origin in known]
-        tell = self._epoch_teller(counters, goes_on)
+        users = _callback_list(callbacks)
+        size = known_size(dataset)
+        if size is not None:
+            _check_observers(users, size)
+        tell = self._epoch_teller(epoch_counters(dataset), goes_on)
         own = [*watching, tell, *self.scheme.callbacks(dataset)]
         self._keepers = [c for c in users + own if hasattr(c, "get_state")]
         observers = [c for c in users + own if hasattr(c, "observe")]
@@ -253,14 +246,15 @@ class Fitting(engine.StepOfBackend):
         A dataset that goes on is told the first epoch alone: it has begun the
         next one ahead of time.
         """
-        told = []
+        is_first = True
 
         def begin(epoch, logs):
+            nonlocal is_first
             self._check_agree("epoch", epoch, _OTHER_EPOCH)
             self.scheme.begin_epoch(epoch)
-            for counter in [] if goes_on and told else counters:
+            for counter in counters if is_first or not goes_on else []:
                 counter.set(epoch)
-            told.append(epoch)
+            is_first = False
 
         return keras.callbacks.LambdaCallback(on_epoch_begin=begin)
 
@@ -288,7 +282,7 @@ class Fitting(engine.StepOfBackend):
                 keeper.set_state(state)
 
 
-def _listed(callbacks):
+def _callback_list(callbacks):
     """Returns the callbacks of `fit`, one or several or a list, as a list."""
     if isinstance(callbacks, keras.callbacks.CallbackList):
         callbacks = callbacks.callbacks

@@ -6,6 +6,7 @@ from keras_bilevel import engine
 from keras_bilevel import keras_private
 from keras_bilevel.checks import check_choice
 from keras_bilevel.checks import check_type
+from keras_bilevel.checks import wrong
 from keras_bilevel.data.batches import get_masks
 from keras_bilevel.data.batches import set_masks
 from keras_bilevel.models.fitting import Fitting
@@ -166,7 +167,7 @@ class SelectionModel(Fitting, OwnMethods, keras.Model):
             network.compile(None, loss, loss_weights)
         super().compile(optimizer, loss, loss_weights, *args, **kwargs)
 
-    def _judged(self):
+    def _evaluated(self):
         networks = getattr(self, "_networks", None)
         is_alone = networks and self.predict_with == "first"
         return networks[0].model if is_alone else None
@@ -195,7 +196,7 @@ class SelectionModel(Fitting, OwnMethods, keras.Model):
             self.models[0].export(*args, **kwargs)
             return
         if pair.is_functional(self.models[0]):
-            inputs, _ = pair.ends(self.models[0])
+            inputs = keras_private.structure_of(self.models[0], "inputs")
             keras.Model(inputs, self(inputs)).export(*args, **kwargs)
             return
         super().export(*args, **kwargs)
@@ -229,19 +230,20 @@ def _check_networks(networks, rule):
         check_type("networks", network, keras.Model)
     needed = rule.num_networks
     if not networks or needed not in (None, len(networks)):
-        raise ValueError(
-            "Invalid value for argument `networks`. Expected "
-            f"{needed or 'at least one'} for {type(rule).__name__}. "
-            f"Received: {len(networks)} networks"
+        raise wrong(
+            "argument `networks`",
+            f"{needed or 'at least one'} for {type(rule).__name__}",
+            f"{len(networks)} networks",
         )
     seen = set()
     for network in networks:
         own = {id(v) for v in network.variables} | {id(network)}
         if own & seen:
-            raise ValueError(
-                "Invalid value for argument `networks`. Expected networks "
-                "that share nothing: each is to make errors of its own. "
-                "Received: a network or a layer twice. Build each network "
-                "from layers of its own."
+            raise wrong(
+                "argument `networks`",
+                "networks that share nothing: each is to make errors of its "
+                "own",
+                "a network or a layer twice",
+                "Build each network from layers of its own.",
             )
         seen |= own

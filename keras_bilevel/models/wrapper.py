@@ -26,7 +26,7 @@ class OwnMethods:
     # The methods in `_USED` that the network overrides.
     _own = frozenset()
 
-    def _judged(self):
+    def _evaluated(self):
         """Returns the network that `evaluate` and `predict` use.
 
         `None` if there are several, or none yet.
@@ -44,7 +44,7 @@ class OwnMethods:
         """Compiles the model; the arguments are those of `keras.Model`."""
         super().compile(optimizer, loss, loss_weights, *args, **kwargs)
         engine.compile_losses(self, loss, loss_weights)
-        network = self._judged()
+        network = self._evaluated()
         if network is None:
             return
         self._own = frozenset(n for n in _USED if is_own(network, n))
@@ -60,14 +60,14 @@ class OwnMethods:
 
     @property
     def metrics(self):
-        return self._judged().metrics if self._own else super().metrics
+        return self._evaluated().metrics if self._own else super().metrics
 
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
         if "compute_loss" not in self._own:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
-        network = self._judged()
+        network = self._evaluated()
         parameters = inspect.signature(network.compute_loss).parameters
         arguments = {
             "x": x,
@@ -89,17 +89,17 @@ class OwnMethods:
         if "compute_metrics" not in self._own:
             sample_weight = engine.aligned_with_masks(sample_weight, y_pred)
             return super().compute_metrics(x, y, y_pred, sample_weight)
-        return self._judged().compute_metrics(x, y, y_pred, sample_weight)
+        return self._evaluated().compute_metrics(x, y, y_pred, sample_weight)
 
     def test_step(self, *args):
         if "test_step" not in self._own:
             return super().test_step(*args)
-        return self._judged().test_step(*args)
+        return self._evaluated().test_step(*args)
 
     def predict_step(self, *args):
         if "predict_step" not in self._own:
             return super().predict_step(*args)
-        return self._judged().predict_step(*args)
+        return self._evaluated().predict_step(*args)
 
 
 class Wrapper(OwnMethods, keras.Model):
@@ -123,7 +123,7 @@ class Wrapper(OwnMethods, keras.Model):
     def call(self, inputs, training=None):
         return self.model(inputs, training=training)
 
-    def _judged(self):
+    def _evaluated(self):
         return getattr(self, "model", None)
 
     def has_own_loss(self):

@@ -5,8 +5,9 @@ import numbers
 import keras
 import numpy as np
 
+from keras_bilevel import checks
 from keras_bilevel.data.pipelines import is_stream
-from keras_bilevel.data.streams import kept_examples
+from keras_bilevel.data.streams import filtered
 from keras_bilevel.report.columns import ranked
 from keras_bilevel.report.columns import read_scores
 
@@ -82,7 +83,7 @@ def cleaned(scores, data, *, keep=None, threshold=None):
     """
     mask = keep_mask(scores, keep=keep, threshold=threshold)
     if is_stream(data):
-        return kept_examples(data, mask)
+        return filtered(data, mask)
     return keras.tree.map_structure(lambda a: _kept_rows(a, mask), data)
 
 
@@ -90,10 +91,10 @@ def _kept_rows(array, mask):
     if array is None:
         return None
     if tuple(getattr(array, "shape", ()))[:1] != mask.shape:
-        raise ValueError(
-            "Invalid value for argument `data`. Expected arrays with "
-            f"{len(mask)} rows, one for each score. Received: "
-            f"{type(array).__name__} of shape {np.shape(array)}"
+        raise checks.wrong(
+            "argument `data`",
+            f"arrays with {len(mask)} rows, one for each score",
+            f"{type(array).__name__} of shape {np.shape(array)}",
         )
     return array[mask]
 
@@ -104,17 +105,9 @@ def _check_choice(keep, threshold):
             "Expected exactly one of `keep` and `threshold`. "
             f"Received: keep={keep}, threshold={threshold}"
         )
-    if keep is not None and not (
-        isinstance(keep, numbers.Real) and 0 <= keep <= 1
-    ):
-        raise ValueError(
-            "Invalid value for argument `keep`. Expected a float in [0, 1]. "
-            f"Received: keep={keep}"
-        )
+    if keep is not None:
+        checks.check_share("keep", keep)
     if threshold is not None and not (
         isinstance(threshold, numbers.Real) and threshold == threshold
     ):
-        raise ValueError(
-            "Invalid value for argument `threshold`. Expected a number. "
-            f"Received: threshold={threshold}"
-        )
+        raise checks.wrong_argument("threshold", threshold, "a number")

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from keras_bilevel import checks
 from keras_bilevel.data.labels import read_class_ids
 
 
@@ -19,12 +20,13 @@ def read_scores(scores):
     array = np.asarray(values)
     # Booleans are not scores: more likely `wrong` in the wrong place.
     if array.ndim != 1 or array.dtype.kind not in "iuf":
-        raise ValueError(
-            "Invalid value for argument `scores`. Expected one number for "
-            "each example: an array or Series of shape (n,), a DataFrame of "
-            "one column or with a column `score`, or an object with "
-            "`example_scores`, such as `kb.callbacks.ExampleHistory` or "
-            f"`kb.weighting.Soseleto`. Received: {_described(scores, array)}"
+        raise checks.wrong(
+            "argument `scores`",
+            "one number for each example: an array or Series of shape (n,), "
+            "a DataFrame of one column or with a column `score`, or an "
+            "object with `example_scores`, such as "
+            "`kb.callbacks.ExampleHistory` or `kb.weighting.Soseleto`",
+            _described(scores, array),
         )
     return array if array.dtype.kind == "f" else array.astype("float64")
 
@@ -43,10 +45,11 @@ def ranked_or_error(scores):
     """Returns `ranked(scores)`, of at least one example."""
     rows = ranked(scores)
     if len(rows) == 0:
-        raise ValueError(
-            "Invalid value for argument `scores`. Expected a number for at "
-            f"least one example. Received: {len(scores)} scores, all NaN "
-            "(never seen). Train first."
+        raise checks.wrong(
+            "argument `scores`",
+            "a number for at least one example",
+            f"{len(scores)} scores, all NaN (never seen)",
+            "Train first.",
         )
     return rows
 
@@ -55,10 +58,10 @@ def read_column(name, values, num_rows):
     """Returns an array of shape `(num_rows,)`, one entry for each score."""
     values = np.asarray(values)
     if values.shape != (num_rows,):
-        raise ValueError(
-            f"Invalid value for argument `{name}`. Expected shape "
-            f"({num_rows},), one entry for each score. "
-            f"Received: shape {values.shape}"
+        raise checks.wrong(
+            f"argument `{name}`",
+            f"shape ({num_rows},), one entry for each score",
+            f"shape {values.shape}",
         )
     return values
 
@@ -74,9 +77,10 @@ def read_wrong(wrong, num_rows):
     """Returns the boolean array of shape `(num_rows,)` of wrong labels."""
     wrong = read_column("wrong", wrong, num_rows)
     if wrong.dtype != bool:
-        raise ValueError(
-            "Invalid value for argument `wrong`. Expected booleans, True "
-            f"where a label is wrong. Received: dtype {wrong.dtype}"
+        raise checks.wrong(
+            "argument `wrong`",
+            "booleans, True where a label is wrong",
+            f"dtype {wrong.dtype}",
         )
     return wrong
 
@@ -104,10 +108,10 @@ def names_of(classes, class_names):
         return [str(label) for label in classes]
     for label in classes:
         if not 0 <= label < len(class_names):
-            raise ValueError(
-                "Invalid value for argument `class_names`. Expected a name "
-                f"for every class, class {label} among them. "
-                f"Received: {len(class_names)} names"
+            raise checks.wrong(
+                "argument `class_names`",
+                f"a name for every class, class {label} among them",
+                f"{len(class_names)} names",
             )
     return [str(class_names[label]) for label in classes]
 
@@ -127,11 +131,12 @@ def _values(scores):
 def _only_column(table):
     """Returns the column of a DataFrame that has the scores."""
     if "rank" in table.columns:
-        raise ValueError(
-            "Invalid value for argument `scores`. Expected a row for each "
-            "example, in the order of the data. Received: a DataFrame with "
-            "the column `rank`, in that order, as `kb.report.suspects` returns "
-            "it. Pass the scores that it was made from."
+        raise checks.wrong(
+            "argument `scores`",
+            "a row for each example, in the order of the data",
+            "a DataFrame with the column `rank`, in that order, as "
+            "`kb.report.suspects` returns it",
+            "Pass the scores that it was made from.",
         )
     if "score" in table.columns:
         return table["score"]

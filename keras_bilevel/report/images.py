@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from keras_bilevel import checks
 from keras_bilevel.checks import check_integer
 from keras_bilevel.extras import new_figure
 from keras_bilevel.report.columns import names_of
@@ -96,15 +97,15 @@ def read_images(x, num_rows):
     x = np.asarray(x)
     channels = x.shape[3:]
     if x.ndim not in (3, 4) or channels not in ((), (1,), (3,)):
-        raise ValueError(
-            "Invalid value for argument `x`. Expected images of shape "
-            "(n, height, width), (n, height, width, 1) or "
-            f"(n, height, width, 3). Received: shape {x.shape}"
+        raise checks.wrong(
+            "argument `x`",
+            "images of shape (n, height, width), (n, height, width, 1) or "
+            "(n, height, width, 3)",
+            f"shape {x.shape}",
         )
     if len(x) != num_rows:
-        raise ValueError(
-            f"Invalid value for argument `x`. Expected {num_rows} images, one "
-            f"for each score. Received: {len(x)}"
+        raise checks.wrong(
+            "argument `x`", f"{num_rows} images, one for each score", len(x)
         )
     return x[..., 0] if channels == (1,) else x
 

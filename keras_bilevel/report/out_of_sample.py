@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from keras_bilevel import checks
 from keras_bilevel.callbacks import agreement
 from keras_bilevel.callbacks import outputs
 from keras_bilevel.checks import check_integer
@@ -63,9 +64,8 @@ def out_of_sample(make_model, x, y, *, folds=5, seed=0, verbose=1, **fit):
     classes = read_class_ids("y", y)
     for array in keras.tree.flatten(x):
         if len(array) != len(y):
-            raise ValueError(
-                f"Invalid value for argument `x`. Expected {len(y)} rows, one "
-                f"for each label. Received: {len(array)}"
+            raise checks.wrong(
+                "argument `x`", f"{len(y)} rows, one for each label", len(array)
             )
     selection = import_extra("sklearn.model_selection", "report")
     split = selection.StratifiedKFold(folds, shuffle=True, random_state=seed)

@@ -116,15 +116,11 @@ def _suspects(scores, y, wrong, ids, class_names, pred_probs):
     """Returns the table of `suspects`, with `row` and further columns."""
     columns = {"row": np.arange(len(scores))}
     if pred_probs is not None:
-        probabilities = np.asarray(pred_probs, "float64")
-        sums = probabilities.sum(axis=-1)
-        if not np.allclose(sums, 1.0, atol=1e-2) or np.any(probabilities < 0):
-            raise checks.wrong(
-                "argument `pred_probs`",
-                "numbers >= 0 with a sum of 1 in each row",
-                f"shape {probabilities.shape} with other numbers",
-                "Apply `keras.ops.softmax` to logits.",
-            )
+        probabilities = checks.check_probabilities(
+            "pred_probs",
+            pred_probs,
+            mend="Apply `keras.ops.softmax` to logits.",
+        )
         likely = np.argmax(probabilities, axis=-1)
         likely = read_column("pred_probs", likely, len(scores))
         columns["likely"] = np.array(names_of(likely, class_names))
@@ -143,7 +139,14 @@ def _summary(scores, y, wrong):
         facts["known to be wrong"] = f"{np.mean(wrong):.1%}"
     if seen.any():
         facts["median score"] = f"{np.median(scores[seen]):.3g}"
-    items = "".join(f"<li><b>{v}</b>{k}</li>" for k, v in facts.items())
+    return _list(facts)
+
+
+def _list(facts):
+    items = "".join(
+        f"<li><b>{html.escape(str(v))}</b>{html.escape(str(k))}</li>"
+        for k, v in facts.items()
+    )
     return f'<ul class="summary">{items}</ul>'
 
 
@@ -228,11 +231,7 @@ def _settings(settings):
         "keras": f"{keras.version()}, {keras.backend.backend()}",
         "python": platform.python_version(),
     }
-    items = "".join(
-        f"<li><b>{html.escape(str(v))}</b>{html.escape(str(k))}</li>"
-        for k, v in facts.items()
-    )
-    return f'<h2>Settings and versions</h2>\n<ul class="summary">{items}</ul>'
+    return f"<h2>Settings and versions</h2>\n{_list(facts)}"
 
 
 def _plot(heading, draw, width=6):

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from keras_bilevel import checks
 from keras_bilevel.extras import import_extra
 from keras_bilevel.report.columns import names_of
 from keras_bilevel.report.columns import ranked
@@ -63,9 +64,10 @@ def suspects(scores, y=None, *, ids=None, class_names=None, **columns):
     table["percentile"] = lower / max(len(rows), 1)
     for name, values in columns.items():
         if name in ("rank", "id", "score", "label", "percentile"):
-            raise ValueError(
-                "Invalid value for argument `columns`. Expected names that "
-                f"`suspects` does not use itself. Received: {name}"
+            raise checks.wrong(
+                "argument `columns`",
+                "names that `suspects` does not use itself",
+                name,
             )
         table[name] = read_column(name, values, len(scores))[rows]
     return pandas.DataFrame(table)

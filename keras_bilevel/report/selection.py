@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from keras_bilevel import checks
 from keras_bilevel.extras import axes_or_new
 from keras_bilevel.extras import import_extra
 from keras_bilevel.report.columns import read_ids
@@ -103,9 +104,10 @@ def plot_label_precision(histories, wrong, ax=None):
 def _read_kept(kept):
     kept = np.asarray(getattr(kept, "kept", kept))
     if kept.ndim != 2 or kept.dtype.kind not in "iu":
-        raise ValueError(
-            "Invalid value for argument `kept`. Expected an integer array of "
-            "shape (epochs, n), or a `kb.callbacks.SelectionHistory`. "
-            f"Received: dtype {kept.dtype} and shape {kept.shape}"
+        raise checks.wrong(
+            "argument `kept`",
+            "an integer array of shape (epochs, n), or a "
+            "`kb.callbacks.SelectionHistory`",
+            f"dtype {kept.dtype} and shape {kept.shape}",
         )
     return kept

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from keras_bilevel import checks
 from keras_bilevel.extras import import_extra
 from keras_bilevel.extras import new_figure
 from keras_bilevel.report.columns import ranked_or_error
@@ -118,9 +119,8 @@ def _read_thresholds(thresholds, dtype):
     # The scores' precision, as in `keep_mask`.
     thresholds = np.asarray(thresholds, dtype)
     if thresholds.ndim != 1 or np.any(np.isnan(thresholds)):
-        raise ValueError(
-            "Invalid value for argument `thresholds`. Expected numbers of "
-            f"shape (m,). Received: thresholds={thresholds}"
+        raise checks.wrong_argument(
+            "thresholds", thresholds, "numbers of shape (m,)"
         )
     return thresholds
 

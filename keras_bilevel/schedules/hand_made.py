@@ -7,6 +7,7 @@ from keras_bilevel.checks import check_integer
 from keras_bilevel.checks import check_numbers
 from keras_bilevel.checks import check_positive
 from keras_bilevel.checks import check_share
+from keras_bilevel.checks import wrong
 from keras_bilevel.schedules.schedule import PREFIX
 from keras_bilevel.schedules.schedule import Schedule
 
@@ -134,16 +135,16 @@ class PiecewiseSchedule(Schedule):
     def __init__(self, values):
         self.values = check_numbers("values", values, 0, 1)
         if self.values.ndim != 1 or len(self.values) == 0:
-            raise ValueError(
-                "Invalid value for argument `values`. Expected shape "
-                "(epochs,), a share for each epoch. "
-                f"Received: shape {self.values.shape}"
+            raise wrong(
+                "argument `values`",
+                "shape (epochs,), a share for each epoch",
+                f"shape {self.values.shape}",
             )
         if self.values[0] != 1:
-            raise ValueError(
-                "Invalid value for argument `values`. Expected values[0] = 1: "
-                "training begins with whole batches. "
-                f"Received: values[0]={self.values[0]}"
+            raise wrong(
+                "argument `values`",
+                "values[0] = 1: training begins with whole batches",
+                f"values[0]={self.values[0]}",
             )
         self.epochs = len(self.values)
 

@@ -6,6 +6,7 @@ from keras import ops
 
 from keras_bilevel.checks import check_integer
 from keras_bilevel.checks import check_numbers
+from keras_bilevel.checks import wrong_argument
 from keras_bilevel.schedules.schedule import PREFIX
 from keras_bilevel.schedules.schedule import Schedule
 
@@ -195,10 +196,7 @@ class RBFSchedule(NetworkSchedule):
             epochs, weights=weights, centers=centers, widths=widths
         )
         if np.any(self.units["widths"] <= 0):
-            raise ValueError(
-                "Invalid value for argument `widths`. Expected numbers > 0. "
-                f"Received: widths={widths}"
-            )
+            raise wrong_argument("widths", widths, "numbers > 0")
 
     def network(self, u, weights, centers, widths):
         return weights * ops.exp(-0.5 * ops.square((u - centers) / widths))

@@ -6,6 +6,8 @@ from keras import ops
 
 from keras_bilevel.checks import check_integer
 from keras_bilevel.checks import check_numbers
+from keras_bilevel.checks import wrong
+from keras_bilevel.checks import wrong_argument
 from keras_bilevel.schedules.schedule import PREFIX
 from keras_bilevel.schedules.schedule import Schedule
 
@@ -210,10 +212,11 @@ def _read_alpha(alpha):
     alpha = np.array(alpha, "float64")
     is_mixture = alpha.shape == (NUM_BASES,) and np.all(alpha >= 0)
     if not is_mixture or not abs(np.sum(alpha) - 1) <= 1e-6:
-        raise ValueError(
-            "Invalid value for argument `alpha`. Expected 4 numbers >= 0 with "
-            f"sum 1, one for each basis. Received: alpha={alpha.tolist()}. "
-            "Divide them by their sum."
+        raise wrong_argument(
+            "alpha",
+            alpha.tolist(),
+            "4 numbers >= 0 with sum 1, one for each basis",
+            "Divide them by their sum.",
         )
     return alpha
 
@@ -222,11 +225,12 @@ def _read_beta(beta, shared):
     beta = check_numbers("beta", beta, 0, 1)
     shape = (NUM_PARAMETERS,) if shared else (NUM_BASES, NUM_PARAMETERS)
     if beta.shape != shape:
-        raise ValueError(
-            f"Invalid value for argument `beta`. Expected shape {shape} with "
-            f"shared={shared}. Received: shape {beta.shape}. One set of "
-            "numbers for all bases needs `shared=True`, one for each basis "
-            "`shared=False`."
+        raise wrong(
+            "argument `beta`",
+            f"shape {shape} with shared={shared}",
+            f"shape {beta.shape}",
+            "One set of numbers for all bases needs `shared=True`, one for "
+            "each basis `shared=False`.",
         )
     return beta
 
@@ -234,8 +238,7 @@ def _read_beta(beta, shared):
 def _read_scales(scales):
     scales = check_numbers("scales", scales)
     if scales.shape != (NUM_PARAMETERS,) or np.any(scales <= 0):
-        raise ValueError(
-            "Invalid value for argument `scales`. Expected 4 numbers > 0, the "
-            f"highest a_1, .. a_4. Received: scales={scales.tolist()}"
+        raise wrong_argument(
+            "scales", scales.tolist(), "4 numbers > 0, the highest a_1, .. a_4"
         )
     return scales

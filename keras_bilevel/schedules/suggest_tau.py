@@ -4,6 +4,10 @@ import collections
 
 import numpy as np
 
+from keras_bilevel.checks import check_probabilities
+from keras_bilevel.checks import wrong
+from keras_bilevel.checks import wrong_argument
+
 NUM_RESAMPLES = 1000
 
 
@@ -63,12 +67,13 @@ def suggest_tau(pred_probs, labels, level=0.95, seed=0):
     - [Northcutt et al., 2021](https://arxiv.org/abs/1911.00068)
     """
     if not 0 < level < 1:
-        raise ValueError(
-            "Invalid value for argument `level`. Expected a float between 0 "
-            f"and 1. Received: level={level}"
-        )
+        raise wrong_argument("level", level, "a float between 0 and 1")
     pred_probs, labels = _from_sigmoid(pred_probs, labels)
-    pred_probs = _read_probabilities(pred_probs)
+    pred_probs = check_probabilities(
+        "pred_probs",
+        pred_probs,
+        mend="Apply `keras.ops.softmax` to logits.",
+    )
     cells = _count(pred_probs, _read_labels(labels, pred_probs.shape))
     # With fixed thresholds a bootstrap sample is a draw of the cells' counts.
     draws = np.random.default_rng(seed).multinomial(
@@ -123,33 +128,16 @@ def _from_sigmoid(pred_probs, labels):
         return pred_probs, labels
     second = pred_probs.reshape(-1)
     if not np.all((second >= 0) & (second <= 1)):
-        raise ValueError(
-            "Invalid value for argument `pred_probs`. Expected probabilities "
-            "of class 1 of two, in [0, 1]. Received: one column of numbers "
-            f"from {np.min(second)} to {np.max(second)}. Apply "
-            "`keras.ops.sigmoid` to logits."
+        raise wrong(
+            "argument `pred_probs`",
+            "probabilities of class 1 of two, in [0, 1]",
+            f"one column of numbers from {np.min(second)} to {np.max(second)}",
+            "Apply `keras.ops.sigmoid` to logits.",
         )
     # The labels of a sigmoid are often floats.
     if labels.dtype.kind in "bf" and np.all((labels == 0) | (labels == 1)):
         labels = labels.astype("int64")
     return np.stack([1 - second, second], axis=1), labels
-
-
-def _read_probabilities(pred_probs):
-    if pred_probs.ndim != 2 or 0 in pred_probs.shape:
-        raise ValueError(
-            "Invalid value for argument `pred_probs`. Expected shape "
-            f"(n, num_classes). Received: shape {pred_probs.shape}"
-        )
-    sums = np.sum(pred_probs, axis=1)
-    if not np.all(np.abs(sums - 1) < 1e-2) or np.min(pred_probs) < 0:
-        raise ValueError(
-            "Invalid value for argument `pred_probs`. Expected probabilities: "
-            "numbers >= 0, with sum 1 in each row. Received: numbers from "
-            f"{np.min(pred_probs)} on, with sums from {np.min(sums)} to "
-            f"{np.max(sums)}. Apply `keras.ops.softmax` to logits."
-        )
-    return pred_probs
 
 
 def _read_labels(labels, shape):
@@ -160,10 +148,10 @@ def _read_labels(labels, shape):
         labels = labels[:, 0]
     is_label = labels.dtype.kind in "iu" and labels.shape == shape[:1]
     if not is_label or np.min(labels) < 0 or np.max(labels) >= shape[1]:
-        raise ValueError(
-            "Invalid value for argument `labels`. Expected integers in "
-            f"[0, {shape[1]}) of shape ({shape[0]},), or one-hot labels, one "
-            "for each row of `pred_probs`. Received: dtype "
-            f"{labels.dtype} and shape {labels.shape}"
+        raise wrong(
+            "argument `labels`",
+            f"integers in [0, {shape[1]}) of shape ({shape[0]},), or one-hot "
+            "labels, one for each row of `pred_probs`",
+            f"dtype {labels.dtype} and shape {labels.shape}",
         )
     return labels

@@ -6,7 +6,10 @@ from keras import ops
 from keras_bilevel import engine
 from keras_bilevel import keras_private
 from keras_bilevel.callbacks.example_observer import ExampleObserver
+from keras_bilevel.checks import check_remembers
+from keras_bilevel.checks import wrong
 from keras_bilevel.data import batches
+from keras_bilevel.data.epochs import known_size
 from keras_bilevel.data.epochs import origins
 from keras_bilevel.schemes import pair
 from keras_bilevel.schemes.scheme import WeighingScheme
@@ -31,7 +34,7 @@ class Examples(WeighingScheme):
         self.metrics.append(self.other_loss)
         # Counts the steps whose alignments do not add up.
         self.misfits = keras.metrics.Sum(name="misfits")
-        self.unseen = [self.misfits]
+        self.hidden_metrics = [self.misfits]
 
     @property
     def variables(self):
@@ -56,24 +59,14 @@ class Examples(WeighingScheme):
         batches.source_and_target(batches.spec_of(dataset))
         if self.num_replicas > 1:
             self._check_split(batches.spec_of(dataset))
-        sizes = [origin.num_examples for origin in origins(dataset)]
-        sizes = [size for size in sizes if size is not None]
-        engine.make_once(
-            lambda: self.model.weighting.prepare(max(sizes, default=None)),
-            self.model,
-        )
+        size = known_size(dataset)
+        engine.make_once(lambda: self.model.weighting.prepare(size), self.model)
         num_examples = self.model.weighting.num_examples
         if num_examples is None:
             return dataset
-        if any(size > num_examples for size in sizes):
-            raise ValueError(
-                "Expected a weight for every source example. Received: "
-                f"{type(self.model.weighting).__name__} with num_examples="
-                f"{num_examples} for {max(sizes)} source examples. Pass the "
-                "size of the source set as `num_examples`."
-            )
+        check_remembers(self.model.weighting, size)
         # XLA removes the assertion in the step, so the dataset has one as well.
-        if not sizes:
+        if size is None:
             dataset = batches.with_ids_checked(dataset, num_examples)
         return dataset
 
@@ -89,10 +82,11 @@ class Examples(WeighingScheme):
                     "makes the batches."
                 )
             if size % self.num_replicas:
-                raise ValueError(
-                    f"Invalid value for argument `{name}_size`. Expected a "
-                    f"multiple of the number of replicas, {self.num_replicas}: "
-                    f"each takes an equal part. Received: {name}_size={size}"
+                raise wrong(
+                    f"argument `{name}_size`",
+                    "a multiple of the number of replicas, "
+                    f"{self.num_replicas}: each takes an equal part",
+                    f"{name}_size={size}",
                 )
 
     def callbacks(self, dataset):
@@ -127,9 +121,9 @@ class Examples(WeighingScheme):
         if not network.compiled or network.loss is not loss:
             network.compile(optimizer=None, loss=loss)
 
-    def seen(self, batch):
+    def loss_inputs(self, batch):
         if not batches.is_source_and_target(batch):
-            return super().seen(batch)
+            return super().loss_inputs(batch)
         source, target = batches.source_and_target(batch)
         network = self.model.get_source()
         self.build([(self.model, target), (network, source)])

@@ -23,12 +23,6 @@ def _is_only_graph(network):
     return is_functional(network) and type(network).__name__ in kinds
 
 
-def ends(network):
-    """Returns inputs and outputs of a network in the user's structure."""
-    structure_of = keras_private.structure_of
-    return structure_of(network, "inputs"), structure_of(network, "outputs")
-
-
 def check_shared(target, source):
     """Raises `ValueError` where two built networks share no weights."""
     of_target = {id(v) for v in target.trainable_variables}

@@ -21,18 +21,18 @@ class Scheme:
     Attributes:
         metrics: List of `keras.metrics.Metric` of training steps only;
             `evaluate` ignores them.
-        unseen: List of further metrics, which are not shown.
+        hidden_metrics: List of further metrics, which are not shown.
     """
 
     def __init__(self, model):
         self.model = model
         self.metrics = []
-        self.unseen = []
+        self.hidden_metrics = []
 
     @property
     def variables(self):
         """All variables of the scheme, a list of `keras.Variable`."""
-        metrics = [*self.metrics, *self.unseen]
+        metrics = [*self.metrics, *self.hidden_metrics]
         return [v for metric in metrics for v in metric.variables]
 
     @property
@@ -94,7 +94,7 @@ class Scheme:
                 network.build_on(batch.x)
         self.model.built = True
 
-    def seen(self, batch):
+    def loss_inputs(self, batch):
         """Returns `(x, y, sample_weight)` as the loss and metrics get it.
 
         Args:
@@ -146,7 +146,7 @@ class Scheme:
         return {metric.name: metric.result() for metric in self.metrics}
 
     def reset(self):
-        for metric in [*self.metrics, *self.unseen]:
+        for metric in [*self.metrics, *self.hidden_metrics]:
             metric.reset_state()
 
 

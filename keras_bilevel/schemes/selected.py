@@ -7,9 +7,12 @@ from keras_bilevel import data
 from keras_bilevel import engine
 from keras_bilevel import keras_private
 from keras_bilevel.callbacks import agreement
+from keras_bilevel.checks import check_remembers
+from keras_bilevel.checks import without_ids
+from keras_bilevel.checks import wrong_argument
 from keras_bilevel.data.batches import examples
 from keras_bilevel.data.batches import is_dataset
-from keras_bilevel.data.epochs import origins
+from keras_bilevel.data.epochs import known_size
 from keras_bilevel.data.labels import check_classes
 from keras_bilevel.schemes.scheme import Scheme
 from keras_bilevel.selection.disagreement import disagreement
@@ -62,50 +65,31 @@ class Selected(Scheme):
         if "classes" in self.model.rule.needs:
             check_classes(part[1])
         if batch_size % self.num_replicas:
-            raise ValueError(
-                "Invalid value for argument `batch_size`. Expected a multiple "
-                f"of the number of replicas, {self.num_replicas}. "
-                f"Received: batch_size={batch_size}"
+            raise wrong_argument(
+                "batch_size",
+                batch_size,
+                f"a multiple of the number of replicas, {self.num_replicas}",
             )
-        part = part if part[2] is not None else part[:2]
         return data.shuffled_batches(part, batch_size, **options)
 
     def check(self, dataset):
         engine.check_linear(self.model.loss)
         if self.model.rule.remembers and is_dataset(dataset):
-            sizes = [origin.num_examples for origin in origins(dataset)]
-            sizes = [size for size in sizes if size is not None]
-            self._num_examples = max(sizes, default=None)
-            self._check_size()
+            self._num_examples = known_size(dataset)
+            check_remembers(self.model.rule, self._num_examples)
         return dataset
-
-    def _check_size(self):
-        rule = self.model.rule
-        if None in (rule.num_examples, self._num_examples):
-            return
-        if self._num_examples > rule.num_examples:
-            raise ValueError(
-                f"Expected at most num_examples={rule.num_examples} training "
-                f"examples, which `{type(rule).__name__}` remembers. Received: "
-                f"{self._num_examples} of them. Make a new rule for other data."
-            )
 
     def parse(self, batch):
         batch = examples(batch)
         if self.model.rule.remembers:
             if batch.ids is None:
-                raise ValueError(
-                    "Expected batches with ids for "
-                    f"`{type(self.model.rule).__name__}`, which remembers "
-                    "each example. Received: batches without. Pass arrays to "
-                    "`fit`, or build them with `kb.data.shuffled_batches`."
-                )
+                raise without_ids(self.model.rule)
             num_examples = self.model.rule.num_examples
             batch.ids = engine.check_ids(batch.ids, num_examples)
         return [(network, batch) for network in self.networks]
 
-    def seen(self, batch):
-        parts = super().seen(batch)
+    def loss_inputs(self, batch):
+        parts = super().loss_inputs(batch)
         for network in self.networks:
             keras_private.build_symbolically(network, parts)
         return parts

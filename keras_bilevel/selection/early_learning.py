@@ -24,7 +24,8 @@ class EarlyLearning(keras.layers.Layer, Rule):
 
     Examples need ids: pass arrays to `fit`, or batches of
     `kb.data.shuffled_batches`. The memory has `num_examples * num_classes`
-    numbers on every replica, and is saved with the model.
+    numbers on every replica, and is saved with the model. It belongs to one set
+    of examples: take a new rule for other data.
 
     Example:
 
@@ -82,11 +83,7 @@ class EarlyLearning(keras.layers.Layer, Rule):
         if self.num_examples is None:
             self.num_examples = num_examples
         if self.num_examples is None:
-            raise ValueError(
-                "Expected `num_examples` for `EarlyLearning`, or data that "
-                "tell it. Received: `num_examples=None`, with a dataset of "
-                "unknown size. Pass the number of training examples."
-            )
+            raise checks.unknown_size(self)
         self.memory = self.add_weight(
             shape=(self.num_examples, num_classes),
             initializer="zeros",

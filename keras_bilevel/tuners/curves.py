@@ -2,12 +2,10 @@
 
 import numpy as np
 
-from keras_bilevel.schedules import S2ESchedule
+from keras_bilevel.schedules.s2e_schedule import NUM_BASES
+from keras_bilevel.schedules.s2e_schedule import NUM_PARAMETERS
 from keras_bilevel.schedules.s2e_schedule import SCALES
 from keras_bilevel.schedules.s2e_schedule import mixture
-
-_BASES = S2ESchedule.num_bases
-_PARAMETERS = S2ESchedule.num_parameters
 
 
 def curves(x, epochs):
@@ -24,10 +22,10 @@ def curves(x, epochs):
     Returns:
         Float array of shape `(batch_size, epochs)`.
     """
-    alpha, beta = np.split(np.asarray(x, "float64"), [_BASES], axis=-1)
-    sets = beta.shape[1] // _PARAMETERS
-    beta = beta.reshape(len(beta), sets, _PARAMETERS) * SCALES
-    beta = np.broadcast_to(beta, (len(beta), _BASES, _PARAMETERS))
+    alpha, beta = np.split(np.asarray(x, "float64"), [NUM_BASES], axis=-1)
+    sets = beta.shape[1] // NUM_PARAMETERS
+    beta = beta.reshape(len(beta), sets, NUM_PARAMETERS) * SCALES
+    beta = np.broadcast_to(beta, (len(beta), NUM_BASES, NUM_PARAMETERS))
     # First the basis, then the parameter; the batch is broadcast with t.
     alpha, parameters = alpha.T[..., None], beta.transpose(1, 2, 0)[..., None]
     t = np.arange(epochs, dtype="float64")

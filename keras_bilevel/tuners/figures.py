@@ -5,6 +5,7 @@ from scipy.stats import beta as beta_distribution
 
 from keras_bilevel import schedules
 from keras_bilevel.checks import check_integer
+from keras_bilevel.checks import wrong
 from keras_bilevel.extras import axes_or_new
 from keras_bilevel.extras import import_extra
 from keras_bilevel.extras import new_figure
@@ -146,9 +147,10 @@ def _values(results):
     values = np.array([result.value for result in results], "float64")
     values[~np.isfinite(values)] = np.nan
     if np.all(np.isnan(values)):
-        raise ValueError(
-            "Invalid value for argument `results`. Expected at least one "
-            f"trial that ended with a value. Received: {len(values)} trials, "
-            "none of which did. Call `search()` first."
+        raise wrong(
+            "argument `results`",
+            "at least one trial that ended with a value",
+            f"{len(values)} trials, none of which did",
+            "Call `search()` first.",
         )
     return values

@@ -8,6 +8,7 @@ import keras_tuner
 import numpy as np
 
 from keras_bilevel.checks import check_positive
+from keras_bilevel.checks import wrong
 from keras_bilevel.data.epochs import fixed_seed
 from keras_bilevel.data.epochs import generator
 from keras_bilevel.engine import replace_file
@@ -339,12 +340,13 @@ class S2EOracle(OracleHooks, keras_tuner.Oracle):
         own = state["s2e"]
         size = len(own["thetas"][0])
         if size != self.distribution.size:
-            raise ValueError(
-                "Invalid value for argument `shared`. Expected that of the "
-                f"search in this directory, with {size} numbers in theta. "
-                f"Received: shared={self.shared}, with "
-                f"{self.distribution.size}. Pass `overwrite=True` or another "
-                "`project_name` to begin a new one."
+            raise wrong(
+                "argument `shared`",
+                f"that of the search in this directory, with {size} numbers "
+                "in theta",
+                f"shared={self.shared}, with {self.distribution.size}",
+                "Pass `overwrite=True` or another `project_name` to begin a "
+                "new one.",
             )
         ongoing = state["ongoing_trials"].items()
         # Killed in the middle of `end_trial`: over, or to be tried again.

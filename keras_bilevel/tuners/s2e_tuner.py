@@ -6,6 +6,7 @@ import time
 
 import keras_tuner
 
+from keras_bilevel import checks
 from keras_bilevel.schedules import S2ESchedule
 from keras_bilevel.tuners import figures
 from keras_bilevel.tuners.s2e_oracle import EPOCH_VALUE
@@ -227,9 +228,11 @@ def _check_names(oracle):
         return
     wrong = [name for name in asked if "alpha_" in name or "beta_" in name]
     call = f"{S2ESchedule.__name__}.from_hyperparameters(hp, epochs"
-    raise ValueError(
-        "Invalid value for argument `hypermodel`. Expected it to call "
-        f"`{call}, prefix={oracle.prefix!r}, shared={oracle.shared})`, with "
-        "the tuner's own `prefix` and `shared`. Received: a model that does "
-        f"not ask for {missing[0]!r}, and asks for {wrong or asked}."
+    raise checks.wrong(
+        "argument `hypermodel`",
+        f"it to call `{call}, prefix={oracle.prefix!r}, "
+        f"shared={oracle.shared})`, with the tuner's own `prefix` and "
+        "`shared`",
+        f"a model that does not ask for {missing[0]!r}, and asks for "
+        f"{wrong or asked}",
     )

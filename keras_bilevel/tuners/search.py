@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from keras_bilevel.checks import check_choice
 from keras_bilevel.checks import check_integer
 from keras_bilevel.checks import check_positive
 from keras_bilevel.data.epochs import generator
@@ -64,7 +65,8 @@ class Search:
         self.samples_per_round = check_integer(
             "samples_per_round", samples_per_round, 2
         )
-        self.update = _read_update(update)
+        check_choice("update", update, tuple(STEPS))
+        self.update = update
         self.step = check_positive("step", step)
         self.candidates = check_integer("candidates", candidates, 1)
         self.epochs = check_integer("epochs", epochs, 1)
@@ -166,12 +168,3 @@ def _finite(results):
 def _arrays(results):
     x = np.stack([result.x for result in results])
     return x, np.array([result.value for result in results])
-
-
-def _read_update(update):
-    if update not in STEPS:
-        raise ValueError(
-            "Invalid value for argument `update`. Expected one of "
-            f"{', '.join(map(repr, STEPS))}. Received: update={update!r}"
-        )
-    return update

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from keras_bilevel.checks import wrong_argument
+
 
 class Stopping:
     """Compares trials with one another, at the same epoch.
@@ -62,8 +64,8 @@ class Stopping:
 def _read_below(below):
     if below is None or 0 < below < 1:
         return below
-    raise ValueError(
-        "Invalid value for argument `stop_below`. Expected `None` or a float "
-        "in (0, 1), a quantile of the other trials' results. Received: "
-        f"stop_below={below}"
+    raise wrong_argument(
+        "stop_below",
+        below,
+        "`None` or a float in (0, 1), a quantile of the other trials' results",
     )

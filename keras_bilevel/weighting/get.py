@@ -5,6 +5,7 @@ import re
 import keras
 
 from keras_bilevel import weighting as room
+from keras_bilevel.checks import wrong
 from keras_bilevel.weighting.weighting import ExampleWeighting
 from keras_bilevel.weighting.weighting import ShardWeighting
 from keras_bilevel.weighting.weighting import Weighting
@@ -39,12 +40,12 @@ def get(identifier):
         found = keras.saving.deserialize_keras_object(identifier)
     if isinstance(found, (ShardWeighting, ExampleWeighting)):
         return found
-    raise ValueError(
-        "Invalid value for argument `weighting`. Expected a "
-        "`kb.weighting.Weighting`, a `ShardWeighting` or an "
-        "`ExampleWeighting`, for instance `kb.weighting.DeepBilevel()`, "
-        f"or the name of one, out of {sorted(_classes())}. "
-        f"Received: weighting={identifier!r} (of type {type(identifier)})"
+    raise wrong(
+        "argument `weighting`",
+        "a `kb.weighting.Weighting`, a `ShardWeighting` or an "
+        "`ExampleWeighting`, for instance `kb.weighting.DeepBilevel()`, or "
+        f"the name of one, out of {sorted(_classes())}",
+        f"weighting={identifier!r} (of type {type(identifier)})",
     )
 
 

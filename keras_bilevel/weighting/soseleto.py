@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_bilevel.checks import check_integer
 from keras_bilevel.checks import check_positive
+from keras_bilevel.checks import unknown_size
 from keras_bilevel.checks import wrong_argument
 from keras_bilevel.engine import add_rows
 from keras_bilevel.engine import read_rows
@@ -29,7 +30,8 @@ class Soseleto(ExampleWeighting, keras.layers.Layer):
     Variables of the target network alone get the gradient of the target's loss
     (Algorithm 1). The weights are remembered over steps, and saved and restored
     with the model. They show which source examples help and which labels are
-    wrong. The paper's Eq. 5 has a factor `1 / num_examples`, so that its
+    wrong. They belong to one source set: take a new weighting for another one.
+    The paper's Eq. 5 has a factor `1 / num_examples`, so that its
     `alpha_lr` would have to be of the order of `num_examples`. Here `alpha_lr`
     includes this factor.
 
@@ -98,11 +100,7 @@ class Soseleto(ExampleWeighting, keras.layers.Layer):
         if self.num_examples is not None:
             return
         if num_examples is None:
-            raise ValueError(
-                "Expected `num_examples` for `Soseleto`, or a dataset that "
-                "tells it. Received: `num_examples=None`, with a dataset of "
-                "unknown size. Pass the size of the source set."
-            )
+            raise unknown_size(self)
         self.num_examples = num_examples
         self.alpha = self.add_weight(
             shape=(num_examples,),

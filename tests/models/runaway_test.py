@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import keras_bilevel as kb
-from keras_bilevel.schemes.shards import loss_of_guessing
+from keras_bilevel.callbacks.runaway import loss_of_guessing
 from tests.models.tools import batch_of
 from tests.models.tools import compiled
 from tests.models.tools import tanh_network

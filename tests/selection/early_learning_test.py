@@ -194,5 +194,5 @@ def test_predictions_that_are_no_classes_are_refused(units, activation, loss):
 def test_more_examples_than_are_remembered_are_refused():
     model = of_outputs(3, "softmax", "sparse_categorical_crossentropy", Y)
     twice = np.tile(X, (2, 1)), np.tile(Y, 2)
-    with pytest.raises(ValueError, match="at most num_examples=24"):
+    with pytest.raises(ValueError, match="48. Received: num_examples=24"):
         model.fit(*twice, verbose=0)

@@ -7,6 +7,7 @@ alignment of example j. In forward mode that takes one pass, for any network.
 
 import jax
 
+from keras_bilevel.data.batches import set_masks
 from keras_bilevel.engine import affine
 from keras_bilevel.engine import losses
 from keras_bilevel.engine.jax import gradients
@@ -51,13 +52,13 @@ class _Forward(affine.AffinePass):
         theta = [v for v, u in zip(variables, judge) if u is not None]
         along = [u / length for u in judge if u is not None]
         slopes, alignment, loss, self.y_pred = self._derive(theta, along)
-        self._read(loss, slopes, alignment * length)
+        self._set_statistics(loss, slopes, alignment * length)
         self.evidence = [slopes]
         if is_final:
             self.gradient = self.evidence = self.at(point)
             if not self._has_other_parts:
                 projection = affine.inner_product(self.gradient, judge)
-                self._compare(alignment, projection / length, self.gradient)
+                self._set_misfit(alignment, projection / length, self.gradient)
 
     def at(self, weights):
         """Returns the gradient at other weights."""
@@ -82,7 +83,7 @@ class _Forward(affine.AffinePass):
             slopes, (found, changes) = run(point)
             alignment = self._in_reverse(theta, along)
         run.keep(changes)
-        return slopes, alignment, *gradients.unpacked(found)
+        return slopes, alignment, *set_masks(*found)
 
     def _slopes(self):
         """Returns dL/dw, and both L and the predictions."""

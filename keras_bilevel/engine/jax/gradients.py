@@ -28,7 +28,7 @@ def differentiate(function, variables):
     found, gradient = jax.value_and_grad(run, has_aux=True)(run.point())
     value, (found, changes) = found
     run.keep(changes)
-    return value, unpacked(found), gradient
+    return value, set_masks(*found), gradient
 
 
 class Traced:
@@ -58,25 +58,13 @@ class Traced:
         with scope.Scope({**self._values, **dict(zip(ids, point))}) as inner:
             value, found = self._function()
         self.scope = inner
-        return value, (packed(found), inner.changes())
+        # Keras attaches masks to tensors, which a transformation would lose.
+        return value, ((found, get_masks(found)), inner.changes())
 
     def keep(self, changes):
         """Keeps the changes that a call has returned."""
         self.scope.state_mapping.update(changes)
         scope.keep(self.scope)
-
-
-def packed(found):
-    """Returns a structure with the masks of its tensors.
-
-    Keras attaches masks to tensors, which a transformation would lose.
-    """
-    return found, get_masks(found)
-
-
-def unpacked(found):
-    """Returns a structure from what `packed` returned."""
-    return set_masks(*found)
 
 
 def slopes(function, weights):
@@ -88,7 +76,7 @@ def slopes(function, weights):
     """
 
     def run(weights):
-        with apart():
+        with discarding_updates():
             return function(weights)
 
     return jax.grad(run)(weights) if _depends(run, weights) else None
@@ -139,7 +127,7 @@ def _is_traced(value):
     return hasattr(value, "eqns") or hasattr(value, "jaxpr")
 
 
-def apart():
+def discarding_updates():
     """Returns a context that a pass runs in whose updates are taken back."""
     return scope.copied()
 
@@ -152,8 +140,8 @@ def inner_product(a, b):
 
 
 def dense(gradient):
-    """Returns a gradient as a tensor: with JAX it always is one."""
-    return gradient
+    """Returns a gradient as a float32 tensor, `None` for `None`."""
+    return None if gradient is None else gradient.astype("float32")
 
 
 def apply(model, step, scale):

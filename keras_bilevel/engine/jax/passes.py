@@ -16,6 +16,8 @@ from jax import numpy as jnp
 
 from keras_bilevel import keras_private
 from keras_bilevel.data.batches import map_tensors
+from keras_bilevel.data.batches import per_row
+from keras_bilevel.data.batches import set_masks
 from keras_bilevel.engine import losses
 from keras_bilevel.engine import state
 from keras_bilevel.engine.jax import gradients
@@ -55,7 +57,7 @@ class Seen:
         y_pred, masks = map_tensors(
             lambda t: t.reshape((-1, *t.shape[2:])), (y_pred, masks)
         )
-        return gradients.unpacked(((loss, y_pred), masks))[1]
+        return set_masks((loss, y_pred), masks)[1]
 
 
 jax.tree_util.register_dataclass(Seen)
@@ -210,7 +212,7 @@ def _seed(before, after, healthy):
 
 
 def _sum(before, after, healthy):
-    added = jnp.where(_like(healthy, after), after - before, 0)
+    added = jnp.where(per_row(healthy, after), after - before, 0)
     return before + jnp.sum(added, axis=0)
 
 
@@ -222,12 +224,7 @@ def _average(momentum):
         passed = jnp.cumsum(counts)
         later = momentum ** (passed[-1] - passed)
         own = after - momentum * before
-        own = jnp.where(_like(healthy, own), own, 0.0) * _like(later, own)
+        own = jnp.where(per_row(healthy, own), own, 0.0) * per_row(later, own)
         return momentum ** passed[-1] * before + jnp.sum(own, axis=0)
 
     return move
-
-
-def _like(values, tensor):
-    """Reshapes `(num_shards,)` to the rank of a tensor of shards."""
-    return values.reshape((-1, *[1] * (tensor.ndim - 1)))

@@ -3,6 +3,8 @@
 import jax
 import keras
 
+from keras_bilevel.engine.symbolic import spec_of_result
+
 
 def are_eager():
     """Returns whether functions have to be called, not traced, for shapes."""
@@ -21,17 +23,8 @@ def of_result(function, *parts):
     """
     leaves = keras.tree.flatten(parts)
     if any(isinstance(leaf, keras.KerasTensor) for leaf in leaves):
-        operation = _Symbolic(function)
-        return tuple(operation.compute_output_spec(*parts).shape)
+        return tuple(spec_of_result(function, *parts).shape)
     return tuple(jax.eval_shape(function, *parts).shape)
-
-
-class _Symbolic(keras.Operation):
-    """Runs a function on symbolic tensors."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.call = function
 
 
 def with_rank(tensor, rank):

@@ -4,6 +4,7 @@ import jax
 from jax import numpy as jnp
 
 from keras_bilevel.data.batches import map_tensors
+from keras_bilevel.data.batches import per_row
 from keras_bilevel.data.batches import tensors
 from keras_bilevel.engine import step
 from keras_bilevel.engine.jax.kernels import EXACT
@@ -200,17 +201,14 @@ class _Weigher:
         """Returns the gradients of shards, 0 for those that are not healthy."""
 
         def mask(tensor):
-            healthy = seen.healthy.reshape((-1, *[1] * (tensor.ndim - 1)))
-            return self._scale.mask(healthy, tensor)
+            return self._scale.mask(per_row(seen.healthy, tensor), tensor)
 
         return jax.tree.map(mask, seen.gradient)
 
     def _weigh(self, healthy, loss, **statistics):
         """Returns the weights of shards, `(groups, shards)`."""
         statistics["loss"] = self._scale.mask(healthy, loss)
-        weights = self._weighting.call(
-            **{name: statistics[name] for name in self._weighting.statistics}
-        )
+        weights = step.weights_of(self._weighting, statistics)
         weights = jnp.broadcast_to(weights, (self._count, len(healthy)))
         return self._scale.mask(healthy, weights)
 

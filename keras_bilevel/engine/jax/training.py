@@ -58,7 +58,7 @@ class StepOfBackend(keras_private.JaxHooks):
         batch = map_tensors(_spec, data_batch)
         # Bypasses the attribute tracking of Keras, which wraps dicts.
         object.__setattr__(self, "_batch", batch)
-        keras_private.build_symbolically(self, self.scheme.seen(batch))
+        keras_private.build_symbolically(self, self.scheme.loss_inputs(batch))
 
     def build_before_trace(self, batch):
         """Does nothing: Keras builds on the first batch."""

@@ -8,9 +8,11 @@ upper-level gradient u with the gradient of example j's part of the loss.
 import tensorflow as tf
 
 from keras_bilevel import keras_private
+from keras_bilevel.data.batches import per_row
 from keras_bilevel.engine import affine
 from keras_bilevel.engine import losses
 from keras_bilevel.engine.tensorflow import calls
+from keras_bilevel.engine.tensorflow import gradients
 from keras_bilevel.engine.tensorflow import known_layers
 from keras_bilevel.engine.tensorflow import replicas
 from keras_bilevel.engine.tensorflow import second_derivatives
@@ -82,7 +84,10 @@ class _Double(affine.AffinePass):
             persistent=True, watch_accessed_variables=not is_final
         ) as self._outer:
             self._outer.watch(point)
-            with tf.GradientTape() as inner, shard_norms.lean(network.model):
+            with (
+                tf.GradientTape() as inner,
+                shard_norms.fast_batch_norm(network.model),
+            ):
                 inner.watch(point)
                 self.y_pred, loss = losses.data_loss(
                     network, losses.weighted(batch, point)
@@ -91,7 +96,7 @@ class _Double(affine.AffinePass):
             self._slopes, gradient = inner.gradient(scaled, (point, variables))
             losses.check_weighed(network, self._slopes)
             # The loss scale is divided out only after the second derivative.
-            gradient = [_dense(g) for g in gradient]
+            gradient = [gradients.dense(g) for g in gradient]
         pairs = [
             (g, u)
             for g, u in zip(gradient, judge)
@@ -118,8 +123,8 @@ class _Double(affine.AffinePass):
         is_spread = replicas.meet_in(network.model)
         if not (is_spread or losses.has_other_parts(network)):
             projection = affine.inner_product(self.gradient, judge)
-            self._compare(alignment, projection, self.gradient)
-        self._read(loss, scale.down(self._slopes), alignment * length)
+            self._set_misfit(alignment, projection, self.gradient)
+        self._set_statistics(loss, scale.down(self._slopes), alignment * length)
 
     def at(self, weights):
         """Returns the gradient at other weights, in which L is affine."""
@@ -184,28 +189,24 @@ class _ByCalls(affine.AffinePass):
             self.gradient = [scale.down(g) for g in gradient]
             self.evidence = self.gradient
             length = affine.length_or_one(judge)
-            self._compare(
+            self._set_misfit(
                 alignment / point / length,
                 affine.inner_product(self.gradient, judge) / length,
                 self.gradient,
             )
         else:
             self.evidence = [delta for _, delta in self._calls]
-        self._read(loss, slopes, alignment / point)
+        self._set_statistics(loss, slopes, alignment / point)
 
     def at(self, weights):
         """Returns the gradient at other weights, in which deltas are linear."""
         factors = weights / self._point
-        parts = [
-            (call, call.gradient(_scale_rows(delta, factors)))
-            for call, delta in self._calls
-        ]
+
+        def moved(delta):
+            return delta * tf.cast(per_row(factors, delta), delta.dtype)
+
+        parts = [(c, c.gradient(moved(delta))) for c, delta in self._calls]
         return calls.summed(parts, self._variables)
-
-
-def _scale_rows(tensor, factors):
-    shape = (-1, *[1] * (len(tensor.shape) - 1))
-    return tensor * tf.cast(tf.reshape(factors, shape), tensor.dtype)
 
 
 def _products_of_rows(a, b):
@@ -213,9 +214,3 @@ def _products_of_rows(a, b):
         tf.cast(a, tf.float32) * tf.cast(b, tf.float32),
         axis=list(range(1, len(a.shape))),
     )
-
-
-def _dense(gradient):
-    if gradient is None:
-        return None
-    return tf.cast(tf.convert_to_tensor(gradient), tf.float32)

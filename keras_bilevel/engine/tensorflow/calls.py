@@ -22,6 +22,7 @@ import keras
 import tensorflow as tf
 
 from keras_bilevel import keras_private
+from keras_bilevel.engine.tensorflow import gradients
 from keras_bilevel.engine.tensorflow import known_layers
 
 
@@ -237,5 +238,4 @@ def _gradient(tape, output, variables, cotangent):
         [v.value for v in variables],
         output_gradients=tf.cast(cotangent, output.dtype),
     )
-    # The gradient of an embedding is sparse, a `tf.IndexedSlices`.
-    return [tf.cast(tf.convert_to_tensor(g), tf.float32) for g in gradient]
+    return [gradients.dense(g) for g in gradient]

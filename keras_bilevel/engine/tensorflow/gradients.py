@@ -39,7 +39,7 @@ def slopes(function, weights):
     return tape.gradient(value, weights)
 
 
-def apart():
+def discarding_updates():
     """Returns a context that a pass runs in whose updates are taken back."""
     return contextlib.nullcontext()
 
@@ -52,8 +52,11 @@ def inner_product(a, b):
 
 
 def dense(gradient):
-    """Returns a gradient as a tensor: that of an embedding is sparse."""
-    return tf.convert_to_tensor(gradient)
+    """Returns a gradient as a float32 tensor, `None` for `None`."""
+    if gradient is None:
+        return None
+    # The gradient of an embedding is sparse, a `tf.IndexedSlices`.
+    return tf.cast(tf.convert_to_tensor(gradient), tf.float32)
 
 
 def apply(model, step, scale):

@@ -74,7 +74,6 @@ ROW_BY_ROW = {
         # Without.
         layers.Activation,
         layers.Add,
-        layers.AlphaDropout,
         layers.Average,
         layers.AveragePooling1D,
         layers.AveragePooling2D,
@@ -84,7 +83,6 @@ ROW_BY_ROW = {
         layers.Cropping2D,
         layers.Cropping3D,
         layers.Dot,
-        layers.Dropout,
         layers.ELU,
         layers.Flatten,
         layers.GaussianDropout,

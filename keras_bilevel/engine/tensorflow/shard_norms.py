@@ -24,7 +24,7 @@ class MixedModesError(Exception):
 
 
 @contextlib.contextmanager
-def lean(network):
+def fast_batch_norm(network):
     """Lets a network normalise a whole batch in fewer operations than Keras.
 
     Double back-propagation goes through each of them four times.

@@ -17,6 +17,7 @@ from keras_bilevel.engine.step import NOT_A_MULTIPLE
 from keras_bilevel.engine.step import Step
 from keras_bilevel.engine.step import finite_or_zero
 from keras_bilevel.engine.step import normalizer
+from keras_bilevel.engine.step import weights_of
 from keras_bilevel.engine.tensorflow import one_pass
 from keras_bilevel.engine.tensorflow import replicas
 from keras_bilevel.engine.tensorflow import shapes
@@ -198,13 +199,12 @@ class _Shards:
 
     def weigh(self, seen):
         """Returns the weight of one shard in each group, not normalised."""
-        weights = self.weighting.call(
-            **{
-                name: tf.reshape(seen[name], (-1, 1))
-                for name in self.weighting.statistics
-            }
-        )
-        return self.scale.mask(seen["healthy"], weights[:, 0])
+        statistics = {
+            name: tf.reshape(seen[name], (-1, 1))
+            for name in self.weighting.statistics
+        }
+        weights = weights_of(self.weighting, statistics)[:, 0]
+        return self.scale.mask(seen["healthy"], weights)
 
     def weigh_all(self, seen, gram=None):
         """Returns the weights of all shards, `(groups, shards)`."""
@@ -215,18 +215,17 @@ class _Shards:
         }
         statistics["loss"] = self.scale.mask(healthy, seen["loss"])[None]
         statistics["gram"] = gram
-        weights = self.weighting.call(
-            **{name: statistics[name] for name in self.weighting.statistics}
-        )
+        weights = weights_of(self.weighting, statistics)
         return self.scale.mask(healthy, weights)
 
     def solve(self, seen):
         """Weighs all shards by their Gram matrix, and sums their gradients."""
         healthy = seen["healthy"][:, None]
         stacked = [self.scale.mask(healthy, g) for g in seen["gradient"]]
-        weights = self.weigh_all(seen, gram=vectors.gram_matrix(stacked))
+        gram = tf.stack([tf.matmul(g, g, transpose_b=True) for g in stacked])
+        weights = self.weigh_all(seen, gram=gram)
         # Eq. 11.
-        total = vectors.weighted_sum(stacked, weights)
+        total = [tf.tensordot(weights[i], g, 1) for i, g in enumerate(stacked)]
         return total, tf.transpose(weights)
 
     def step(self, total, upper, lower):

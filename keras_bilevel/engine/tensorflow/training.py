@@ -34,7 +34,9 @@ class StepOfBackend(keras_private.TensorFlowHooks):
                 )
                 break
         with strategy.scope():
-            keras_private.build_symbolically(self, self.scheme.seen(data_batch))
+            keras_private.build_symbolically(
+                self, self.scheme.loss_inputs(data_batch)
+            )
 
     def build_before_trace(self, batch):
         """Builds metrics and losses, unless there is a strategy.
@@ -47,7 +49,9 @@ class StepOfBackend(keras_private.TensorFlowHooks):
         if keras_private.has_strategy(self) or self.run_eagerly:
             return
         if batch is not None and all(_is_known(leaf) for leaf in leaves):
-            keras_private.build_symbolically(self, self.scheme.seen(batch))
+            keras_private.build_symbolically(
+                self, self.scheme.loss_inputs(batch)
+            )
 
     def wrap_step(self, step_function):
         # On several workers Keras averages logs along axis 0, which scalars do

@@ -84,28 +84,6 @@ class Packing:
         ]
 
 
-def gram_matrix(stacked):
-    """Returns the inner products among the rows of each group.
-
-    Args:
-        stacked: List of tensors of shape `(units, size)`.
-
-    Returns:
-        Tensor of shape `(groups, units, units)`.
-    """
-    return tf.stack([tf.matmul(x, x, transpose_b=True) for x in stacked])
-
-
-def weighted_sum(stacked, weights):
-    """Returns the weighted sum of the rows of each group.
-
-    Args:
-        stacked: List of tensors of shape `(units, size)`.
-        weights: Tensor of shape `(groups, units)`.
-    """
-    return [tf.tensordot(weights[g], x, 1) for g, x in enumerate(stacked)]
-
-
 # Measured in benchmarks/speed.py: unrolled turns are up to a quarter faster
 # (networks of many small operations), but memory and trace time grow with
 # their number and size; a `tf.while_loop` keeps both constant.
@@ -132,20 +110,11 @@ def fold(body, carry, turns, like, calls=1, unroll=False):
     """
     is_short = turns <= MOST_UNROLLED and turns * calls <= MOST_UNROLLED_CALLS
     if unroll or is_short:
-        return _unrolled(body, carry, turns)
-    return _looped(body, carry, turns, like)
-
-
-def _unrolled(body, carry, turns):
-    outputs = []
-    for turn in range(turns):
-        carry, output = body(turn, carry)
-        outputs.append(output)
-    stacked = tf.nest.map_structure(lambda *t: tf.stack(t), *outputs)
-    return carry, stacked
-
-
-def _looped(body, carry, turns, like):
+        outputs = []
+        for turn in range(turns):
+            carry, output = body(turn, carry)
+            outputs.append(output)
+        return carry, tf.nest.map_structure(lambda *t: tf.stack(t), *outputs)
     arrays = tf.nest.map_structure(
         lambda t: tf.TensorArray(t.dtype, turns, element_shape=t.shape), like
     )

@@ -322,19 +322,25 @@ def _training_outputs(model, inputs, batch_size, rng):
     return _InTraining(model).predict(inputs, batch_size, verbose=0)
 
 
+_ONE_CLASS = "Pass it where the labels do not have all classes."
+
+
 def _read(labels, num_classes):
     """The labels as indices of a list of classes, and that list."""
     labels = np.asarray(labels)
+    if not labels.size:
+        raise wrong("argument `labels`", "at least one label", "none")
     classes = read_class_ids("labels", labels)
     if not is_integer_classes(labels):
         num_classes = _check_width(labels.shape[1], num_classes)
     elif num_classes is None:
         if classes.min() != 0 and labels.dtype.kind != "b":
             names, places = np.unique(classes, return_inverse=True)
-            check_integer("num_classes", len(names), 2)
+            num_classes = len(names)
+            check_integer("num_classes", num_classes, 2, _ONE_CLASS)
             return places, names
-        num_classes = classes.max() + 1
-    check_integer("num_classes", num_classes, 2)
+        num_classes = int(classes.max()) + 1
+    check_integer("num_classes", num_classes, 2, _ONE_CLASS)
     if classes.min() < 0 or classes.max() >= num_classes:
         raise wrong(
             "argument `labels`",

@@ -269,7 +269,8 @@ def check_enough(pools, layout):
         f"{len(pools.training.members)} training examples that make "
         f"{num_tuples} tuples",
         f"Lower `shard_size` (received {layout.shard_size}) or `num_shards` "
-        f"(received {layout.num_shards}).",
+        f"(received {layout.num_shards}); in `fit` their product is "
+        "`batch_size`.",
     )
 
 

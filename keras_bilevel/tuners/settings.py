@@ -335,6 +335,7 @@ class _Trials(keras_tuner.HyperModel):
             len(y), held_out, max_examples
         )
         self.repeats, self.seed = repeats, seed
+        self._last = None
 
     @property
     def grid(self):
@@ -352,6 +353,12 @@ class _Trials(keras_tuner.HyperModel):
         with _fatal():
             model = self.make_model()
             _check(model)
+            if model is self._last:
+                raise ValueError(
+                    "Expected `make_model` to return a new model each time. "
+                    "Received: the same one again, which has been trained."
+                )
+            self._last = model
             return self.settings[name].apply(model)
 
     def fit(self, hp, model, batch_size, epochs, **unused):

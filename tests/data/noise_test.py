@@ -307,3 +307,12 @@ def test_classes_that_a_dtype_does_not_hold_error(dtype):
     labels = np.zeros(50, dtype)
     with pytest.raises(ValueError, match="class 199.*astype"):
         noise.symmetric(labels, 1.0, num_classes=200, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [([], "at least one label"), ([0, 0], "num_classes=1. Pass it where")],
+)
+def test_labels_of_too_few_classes_error(labels, message):
+    with pytest.raises(ValueError, match=message):
+        noise.symmetric(np.array(labels, "int64"), 0.5)

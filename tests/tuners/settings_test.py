@@ -269,3 +269,9 @@ def test_another_search_in_its_directory_is_refused(options, message, tmp_path):
     suggest(**first)
     with pytest.raises(ValueError, match=message):
         suggest(**{**first, **options})
+
+
+def test_one_model_for_all_trials_is_refused():
+    model = make_model()
+    with pytest.raises(ValueError, match="a new model each time"):
+        suggest(lambda: model, shards=[4])

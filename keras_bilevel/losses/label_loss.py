@@ -10,7 +10,8 @@ class LabelLoss(keras.losses.Loss):
     """Base of the losses between class labels and predictions.
 
     Labels may be integers, `(batch_size, d0, .. dN)` with or without a last
-    axis of 1, or one-hot, of the shape of the predictions.
+    axis of 1, or one-hot, of the shape of the predictions. The loss of an
+    integer that is no class is NaN.
 
     Args:
         from_logits: Boolean, whether predictions are logits. If `False`, they

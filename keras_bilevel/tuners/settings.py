@@ -207,8 +207,10 @@ def suggest_settings(
 
     Raises:
         ValueError: If `make_model` returns a model without the metric
-            `"accuracy"`, a number of shards does not divide `batch_size`, or
-            there are fewer than two repeats.
+            `"accuracy"`, with an optimizer that averages weights, that cannot
+            be compiled again, or the same model twice; if a number of shards
+            does not divide `batch_size`, there are fewer than two repeats, or
+            `directory` has a search of something else.
 
     Example:
 
@@ -395,9 +397,8 @@ class _Trials(keras_tuner.HyperModel):
         )
         members = np.where(sizes[members] < 2, np.argmax(sizes), members)
         count = len(np.unique(members))
-        return (
-            members if count <= min(self.num_train, self.num_held_out) else None
-        )
+        fits = count <= min(self.num_train, self.num_held_out)
+        return members if fits else None
 
     def suggestion(self, trials):
         """Returns the `Suggestion` that follows from all trials."""

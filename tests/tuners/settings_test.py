@@ -202,7 +202,6 @@ def test_wrong_arguments_are_refused(options, message):
 @pytest.mark.filterwarnings("ignore:Some groups have fewer")
 def test_a_class_of_one_example_is_no_obstacle():
     y = Y.copy()
-    y[0], y[1] = 0, 0
     y[7] = 3
 
     def make():
@@ -217,13 +216,17 @@ def test_a_class_of_one_example_is_no_obstacle():
 def test_an_error_of_a_trial_ends_the_search():
     """KerasTuner went on, and failed in the end on a result that it missed."""
 
-    def make():
-        model = make_model()
-        model.build((None, 21))
-        return model
+    made = []
 
-    with pytest.raises(ValueError, match="already been configured"):
+    def make():
+        made.append(1)
+        if len(made) == 3:
+            raise ValueError("no more")
+        return make_model()
+
+    with pytest.raises(ValueError, match="no more"):
         suggest(make, shards=[4])
+    assert len(made) == 3
     with pytest.raises(ValueError, match="Expected enough examples"):
         suggest(batch_size=256, shards=[8], max_examples=200)
 
@@ -275,3 +278,8 @@ def test_one_model_for_all_trials_is_refused():
     model = make_model()
     with pytest.raises(ValueError, match="a new model each time"):
         suggest(lambda: model, shards=[4])
+
+
+def test_more_classes_than_held_out_examples_are_not_stratified():
+    found = suggest(held_out=0.01, epochs=1, shards=[4], repeats=2)
+    assert len(found.table) == 4

@@ -82,7 +82,7 @@ def only_target(source, target):
     return target
 
 
-def _both(source, target):
+def mixed(source, target):
     return tuple(tf.concat([s, t], 0) for s, t in zip(source, target))
 
 
@@ -229,7 +229,7 @@ METHODS = {
     "bilevel": _bilevel,
     "noisy": _plain(lambda run: pairs(run).map(only_source)),
     "clean": _plain(lambda run: pairs(run).map(only_target)),
-    "mixed": _plain(lambda run: pairs(run).map(_both)),
+    "mixed": _plain(lambda run: pairs(run).map(mixed)),
     "finetune": _finetune,
     "reweight": _reweight,
     "soseleto": _soseleto,

@@ -1,10 +1,13 @@
 """What does a step of Deep Bilevel Learning cost, against plain Keras?
 
-Both sides are trained by `fit` on the same super-batch, see `costs`.
+Both sides are trained by `fit` on the same super-batch, see `costs`. `besides`
+is what `fit` does besides its steps.
 """
 
+import functools
 import time
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -47,7 +50,11 @@ def _plan(preset):
         plans.each("dtype", ["uint8", "float32"]),
     )
     memory = [{"kind": "memory", **dict(zip(FIELDS, row))} for row in MEMORY]
-    return [{**s, "pairs": preset["pairs"]} for s in steps + feeds] + memory
+    # Keras calls its step in another way with JAX.
+    is_tensorflow = keras.backend.backend() == "tensorflow"
+    besides = is_tensorflow * [{**steps[2], "kind": "besides"}]
+    timed = [{**s, "pairs": preset["pairs"]} for s in steps + feeds + besides]
+    return timed + memory
 
 
 def _batch(settings):
@@ -66,6 +73,35 @@ def _step(settings):
         settings["pairs"],
         per=settings["steps"],
     )
+
+
+def _besides(settings):
+    """Times `fit` less as many calls of its compiled step."""
+    dataset = costs.repeated(_batch(settings), settings["steps"])
+    calls = []
+    for num_shards in settings["num_shards"], None:
+        model = costs.model(settings["network"], num_shards)
+        calls += [functools.partial(model.fit, dataset, verbose=0)]
+        calls += [functools.partial(_steps_alone, model, dataset)]
+    for call in calls:
+        call()  # The first call traces.
+    pairs = settings["pairs"]
+    times = np.array([[costs.timed(c) for c in calls] for _ in range(pairs)])
+    besides = np.median(times[:, ::2] - times[:, 1::2], axis=0)
+    (cpu, wall), (plain_cpu, plain_wall) = besides / settings["steps"]
+    return {
+        "cpu_ratio": float(cpu / plain_cpu),
+        "wall_ratio": float(wall / plain_wall),
+        "ms": float(wall * 1e3),
+        "plain_ms": float(plain_wall * 1e3),
+        "pairs": pairs,
+    }
+
+
+def _steps_alone(model, dataset):
+    batches = iter(dataset)
+    for _ in range(len(dataset)):
+        model.train_function(batches)
 
 
 def _pipeline(settings):
@@ -99,11 +135,13 @@ def memory(settings):
 
 
 def describe(settings):
-    if settings["kind"] == "pipeline":
+    kind = settings["kind"]
+    if kind == "pipeline":
         return f"pipeline from {settings['source']}, {settings['dtype']}"
     count = settings["num_shards"]
     shards = "plain" if count is None else f"{count} shards of"
-    text = f"{settings['kind']} of {settings['network']}, {shards}"
+    kind = "fit besides the step" if kind == "besides" else kind
+    text = f"{kind} of {settings['network']}, {shards}"
     text += f" {settings['shard_size']}"
     return text + (", XLA" if settings.get("jit_compile") else "")
 
@@ -116,6 +154,8 @@ REPORT = costs.report(
         "Step: BilevelModel.fit over plain fit on the same super-batch. "
         "Pipeline: stratified_batches over shuffle().batch().prefetch(), "
         "50,000 images of 32x32x3, 8 shards of 16; ms for an epoch.",
+        "Fit besides the step: fit less as many calls of its compiled step, "
+        "ms for each of the steps; ratios of medians.",
         f"{costs.PAIRS} Runs in turn in one process.",
         "Peak MB: over the start, a process each (Linux), 128 examples. First "
         "step: with tracing.",
@@ -127,6 +167,7 @@ EXPERIMENT = costs.experiment(
     _plan,
     {
         "step": _step,
+        "besides": _besides,
         "pipeline": _pipeline,
         "memory": lambda s: costs.in_fresh_process("speed", s),
     },

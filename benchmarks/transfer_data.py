@@ -8,6 +8,7 @@ import tensorflow as tf
 from benchmarks import datasets
 
 SHAPE = (28, 28, 1)
+OF_MNIST = ("mnist", "coloured")  # Sources of the target's own images.
 
 
 def make(settings, data_dir=None):
@@ -18,8 +19,9 @@ def make(settings, data_dir=None):
 
     Returns:
         Namespace of `(x, y)`: `source`, `target` and `evaluation`; images in
-        [0, 1] of shape `SHAPE`, classes counted from 0. `target_ids` and
-        `source_ids` are where the images are in their training splits.
+        [0, 1] of shape `SHAPE`, classes counted from 0. `unlabelled` are more
+        images of the target's digits. `target_ids` and `source_ids` are where
+        the images are in their training splits.
     """
     rng = np.random.default_rng(settings["seed"])
     mnist = datasets.load("mnist", data_dir)
@@ -32,10 +34,13 @@ def make(settings, data_dir=None):
         evaluation = mnist.x_train[rest], mnist.y_train[rest]
     free = np.setdiff1d(mnist.train_ids, taken)
     images, digits, source = _source(rng, settings, mnist, free, data_dir)
+    taken = source if settings["source"] in OF_MNIST else []
+    unlabelled = np.setdiff1d(rest, taken)
     return types.SimpleNamespace(
         source=_from_0(images, digits, settings["source_classes"]),
         target=_from_0(mnist.x_train[target], mnist.y_train[target], classes),
         evaluation=_from_0(*evaluation, classes),
+        unlabelled=mnist.x_train[unlabelled],
         target_ids=target,
         source_ids=source,
     )
@@ -58,7 +63,7 @@ def _source(rng, settings, mnist, free, data_dir):
     """Images, digits and their rows of the source."""
     name, count = settings["source"], settings["num_source"]
     # Classes of digits may overlap with the target's, images may not.
-    of_mnist = name in ("mnist", "coloured")
+    of_mnist = name in OF_MNIST
     data = mnist if of_mnist else datasets.load(name, data_dir)
     rows = free if of_mnist else np.arange(len(data.y_train))
     rows = rows[np.isin(data.y_train[rows], settings["source_classes"])]

@@ -76,6 +76,17 @@ def test_sources_of_the_target_s_digits_leave_its_images_out(small):
     assert not set(data.source_ids) & set(data.target_ids)
 
 
+@pytest.mark.parametrize("case", ["mnist", "coloured_all"])
+def test_unlabelled_images_are_neither_target_nor_source(small, case):
+    data = transfer_data.make(_settings(case, num_source=190))
+    mnist = transfer_data.datasets.load("mnist")
+    unlabelled = {image.tobytes() for image in data.unlabelled}
+    for ids in (data.target_ids, data.source_ids):
+        assert not unlabelled & {i.tobytes() for i in mnist.x_train[ids]}
+    classes = {i.tobytes(): y for i, y in zip(mnist.x_train, mnist.y_train)}
+    assert {classes[image] for image in unlabelled} == {5, 6, 7, 8, 9}
+
+
 def test_held_out_images_are_neither_target_nor_test(small):
     data = transfer_data.make(_settings(held_out=True))
     held_out = {image.tobytes() for image in data.evaluation[0]}
@@ -125,14 +136,17 @@ def test_labels_are_those_of_the_digits():
 def test_run_and_report(small, monkeypatch):
     # LeNet takes seconds to trace.
     monkeypatch.setitem(networks.NETWORKS, "lenet", networks.mlp)
+    two_stages = list(soseleto_transfer.FIRST_STAGE)
     metrics = {
         method: soseleto_transfer.run(_settings(method=method))
-        for method in ("finetune", "joint", "soseleto")
+        for method in ("finetune", "joint", "soseleto", *two_stages)
     }
     # The others are parts of these.
     metrics["target"] = metrics["fixed"] = metrics["joint"]
     steps = {method: values["steps"] for method, values in metrics.items()}
     assert steps.pop("finetune") == 4
+    # 64 source images, then 180 unlabelled ones, in batches of 32.
+    assert {steps.pop(method) for method in two_stages} == {2 + 5}
     assert set(steps.values()) == {2}
     useful = metrics["soseleto"]["weights"]["useful"]
     assert set(useful) == {"0", "1", "2", "3", "4"}

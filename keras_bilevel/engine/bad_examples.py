@@ -11,8 +11,8 @@ from keras_bilevel.engine import losses
 from keras_bilevel.engine import state
 from keras_bilevel.engine.backend import gradients
 
-# Beyond this, sums of products of two numbers may overflow float32.
-_HUGE = 1e18
+# Beyond this, sums of squares and of products may overflow float32.
+_HUGE = 1e36
 
 _PARTS = ("x", "y", "sample_weight")
 
@@ -60,8 +60,10 @@ def without_bad(network, batch, scale):
 
 def _has_extremes(values):
     values = ops.reshape(values, (ops.shape(values)[0], -1))
-    # The comparison is false for NaN, too.
-    return ~ops.all(ops.abs(ops.cast(values, "float32")) < _HUGE, axis=1)
+    squares = ops.square(ops.cast(values, "float32"))
+    # A sum of numbers takes half the time of `all` of as many comparisons, and
+    # this comparison is false for NaN, too.
+    return ~(ops.sum(squares, axis=1) < _HUGE)
 
 
 def _find_good(network, batch, suspect):

@@ -43,7 +43,7 @@ def walk(model, weighting, upper, lower, scale):
     learning_rate = ops.cast(model.optimizer.learning_rate, "float32")
 
     parts = (upper.x, upper.y, upper.sample_weight)
-    y_pred, loss, own = losses.data_gradient(model, parts, scale)
+    y_pred, loss, own, factors = alignments.target_gradient(model, parts, scale)
     # The upper-level gradient u is the mean over the targets of all replicas.
     judge = replicas.reduce_mean(
         [
@@ -59,7 +59,7 @@ def walk(model, weighting, upper, lower, scale):
     ones = ops.cast(good, "float32")
     point = ops.where(good, weights[0], 0.0) if is_known else ones
     source = alignments.make(
-        network, variables, lower, point, judge, scale, is_known
+        network, variables, lower, point, judge, factors, scale, is_known
     )
     compiled_losses.check_per_example(network, lower.y, source.y_pred)
 

@@ -39,6 +39,15 @@ def softmax():
     return keras.Model(x, layers.Dense(CLASSES, activation="softmax")(h))
 
 
+def wide():
+    """Its target batch is smaller than the gradients of its layers."""
+    x = keras.Input((20,))
+    h = layers.Dense(24, activation="tanh")(x)
+    again = layers.Dense(24, activation="tanh")
+    h = layers.Dense(20, use_bias=False, activation="tanh")(again(again(h)))
+    return keras.Model(x, layers.Dense(CLASSES)(h))
+
+
 def residual():
     x = keras.Input((8, 8, 2))
     h = layers.Conv2D(4, 3, padding="same", activation="relu")(x)
@@ -89,6 +98,7 @@ def tokens(rng, count):
 NETWORKS = {
     "dense": (dense, lambda rng, n: numbers(rng, n, 5)),
     "softmax": (softmax, lambda rng, n: numbers(rng, n, 5)),
+    "wide": (wide, lambda rng, n: numbers(rng, n, 20)),
     "residual": (residual, lambda rng, n: numbers(rng, n, 8, 8, 2)),
     "lstm": (lambda: recurrent(layers.LSTM), tokens),
     "gru": (lambda: recurrent(layers.GRU), tokens),

@@ -14,7 +14,12 @@ from keras_bilevel.engine.jax import gradients
 from keras_bilevel.engine.jax import scope
 
 
-def make(network, variables, batch, point, judge, scale, is_final):
+def target_gradient(model, part, scale):
+    """See `engine/tensorflow/alignments.py`. There are no `Factors`."""
+    return *losses.data_gradient(model, part, scale), {}
+
+
+def make(network, variables, batch, point, judge, factors, scale, is_final):
     """Makes a pass over the source batch.
 
     Args:
@@ -24,6 +29,7 @@ def make(network, variables, batch, point, judge, scale, is_final):
         point: Float tensor of shape `(source_size,)`, the weights w.
         judge: List with the upper-level gradient u, a tensor for each variable
             in theta and `None` for the others.
+        factors: An empty dict.
         scale: The `LossScale`.
         is_final: Boolean, whether `point` holds the final weights of the step.
             If not, call `at` for the gradient.

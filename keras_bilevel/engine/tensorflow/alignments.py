@@ -5,12 +5,15 @@ ds/dw_j is exactly the alignment of example j: the inner product of the
 upper-level gradient u with the gradient of example j's part of the loss.
 """
 
+import collections
+
 import tensorflow as tf
 
 from keras_bilevel import keras_private
 from keras_bilevel.data.batches import per_row
 from keras_bilevel.engine import affine
 from keras_bilevel.engine import losses
+from keras_bilevel.engine.tensorflow import at_once
 from keras_bilevel.engine.tensorflow import calls
 from keras_bilevel.engine.tensorflow import gradients
 from keras_bilevel.engine.tensorflow import known_layers
@@ -25,7 +28,45 @@ _ALMOST_ZERO = 2.0**-40
 second_derivatives.register()
 
 
-def make(network, variables, batch, point, judge, scale, is_final):
+def target_gradient(model, part, scale):
+    """Differentiates the loss of a target batch.
+
+    Args:
+        model: A `BilevelModel`.
+        part: Tuple `(x, y, sample_weight)`.
+        scale: The `LossScale`.
+
+    Returns:
+        Tuple of what `losses.data_gradient` returns, and of a dict from a layer
+        to the `Factors` of its gradient. They are there where they are smaller
+        than the gradient, and where the layer is called once.
+    """
+    # The factors of several replicas do not add up.
+    if not _goes_by_calls(model, scale) or replicas.num_replicas() > 1:
+        return *losses.data_gradient(model, part, scale), {}
+    variables = model.trainable_variables
+    with (
+        tf.GradientTape() as tape,
+        calls.recorded(model.model, variables) as recorded,
+    ):
+        y_pred, loss = losses.data_loss(model, part)
+    gradient, deltas = tape.gradient(
+        loss, (variables, [call.output for call in recorded])
+    )
+    times = collections.Counter(
+        id(variable) for call in recorded for variable in call.variables
+    )
+    factors = {}
+    for call, delta in zip(recorded, deltas):
+        if delta is None or any(times[id(v)] > 1 for v in call.variables):
+            continue
+        found = at_once.Factors.of(call, delta[None])
+        if found is not None and found.are_smaller():
+            factors[call.layer] = found
+    return y_pred, loss, [scale.down(g) for g in gradient], factors
+
+
+def make(network, variables, batch, point, judge, factors, scale, is_final):
     """Makes the cheapest pass over the source batch that is exact.
 
     Args:
@@ -35,6 +76,8 @@ def make(network, variables, batch, point, judge, scale, is_final):
         point: Float tensor of shape `(source_size,)`, the weights w.
         judge: List with the upper-level gradient u, a tensor for each variable
             in theta and `None` for the others.
+        factors: Dict from a layer to the `Factors` of its part of u, see
+            `target_gradient`.
         scale: The `LossScale`.
         is_final: Boolean, whether `point` holds the final weights of the step.
             If not, call `at` for the gradient.
@@ -54,17 +97,19 @@ def make(network, variables, batch, point, judge, scale, is_final):
         - `misfit`: Scalar, the distance of sum_j w_j ds/dw_j from s(w),
           relative to the norm of the gradient. `None` if s(w) is not known.
     """
-    arguments = network, variables, batch, point, judge, scale, is_final
-    keeps_apart = known_layers.keeps_rows_apart(network.model)
+    arguments = network, variables, batch, point, judge
+    if _goes_by_calls(network, scale):
+        return _ByCalls(*arguments, factors, is_final)
+    return _Double(*arguments, scale, is_final)
+
+
+def _goes_by_calls(network, scale):
+    """Returns whether the calls of layers tell the parts of all examples."""
+    layers = keras_private.all_layers(network.model)
     # In float16 deltas of almost no weight would underflow.
-    if keeps_apart and not scale.is_active and not _has_float16(network.model):
-        return _ByCalls(*arguments)
-    return _Double(*arguments)
-
-
-def _has_float16(network):
-    layers = keras_private.all_layers(network)
-    return any(layer.compute_dtype == "float16" for layer in layers)
+    has_float16 = any(layer.compute_dtype == "float16" for layer in layers)
+    keeps_apart = known_layers.keeps_rows_apart(network.model)
+    return keeps_apart and not scale.is_active and not has_float16
 
 
 class _Double(affine.AffinePass):
@@ -149,7 +194,7 @@ class _ByCalls(affine.AffinePass):
     """
 
     def __init__(
-        self, network, variables, batch, point, judge, scale, is_final
+        self, network, variables, batch, point, judge, factors, is_final
     ):
         # A weight of 0 would lose the deltas of its example.
         point = tf.maximum(point, _ALMOST_ZERO)
@@ -180,13 +225,15 @@ class _ByCalls(affine.AffinePass):
         directions = {
             id(v): u for v, u in zip(variables, judge) if u is not None
         }
-        alignment = tf.zeros_like(point)
-        for call, delta in self._calls:
-            tangent = call.tangent(directions)
-            if tangent is not None:
-                alignment += _products_of_rows(delta, tangent)
+        alignment = sum(
+            (
+                _products(call, delta, directions, factors)
+                for call, delta in self._calls
+            ),
+            start=tf.zeros_like(point),
+        )
         if is_final:
-            self.gradient = [scale.down(g) for g in gradient]
+            self.gradient = [gradients.dense(g) for g in gradient]
             self.evidence = self.gradient
             length = affine.length_or_one(judge)
             self._set_misfit(
@@ -209,8 +256,15 @@ class _ByCalls(affine.AffinePass):
         return calls.summed(parts, self._variables)
 
 
-def _products_of_rows(a, b):
+def _products(call, delta, directions, factors):
+    """Returns the part of a call in the alignment of each example."""
+    if call.layer in factors and delta.shape[0] is not None:
+        own = at_once.Factors.of(call, delta)
+        return own.products(factors[call.layer])
+    tangent = call.tangent(directions)
+    if tangent is None:
+        return 0.0
     return tf.reduce_sum(
-        tf.cast(a, tf.float32) * tf.cast(b, tf.float32),
-        axis=list(range(1, len(a.shape))),
+        tf.cast(delta, tf.float32) * tf.cast(tangent, tf.float32),
+        axis=list(range(1, len(delta.shape))),
     )

@@ -98,10 +98,20 @@ class Factors:
         first = slice(weights.shape[0])
         if not self.are_smaller(weights.shape[0]):
             return self.alignments(self.weighted_sum(weights, first))
-        inputs, deltas = self._weighted(weights, first)
+        return self.products(
+            Factors(self.variables, *self._weighted(weights, first))
+        )
+
+    def products(self, other):
+        """Returns the inner products with one other gradient, `(num_shards,)`.
+
+        Args:
+            other: `Factors` of the same variables, those of all of its shards
+                summed.
+        """
         return self._summed(
-            tf.tensordot(self.inputs, inputs, ([2], [1])),
-            tf.tensordot(self.deltas, deltas, ([2], [1])),
+            tf.tensordot(self.inputs, _as_matrix(other.inputs), ([2], [1])),
+            tf.tensordot(self.deltas, _as_matrix(other.deltas), ([2], [1])),
         )
 
     def alignments(self, direction):

@@ -5,6 +5,7 @@ import numpy as np
 from keras import losses
 from keras import ops
 
+from keras_bilevel import checks
 from keras_bilevel import keras_private
 from keras_bilevel.data.labels import is_one_hot
 from keras_bilevel.engine.compiled_losses import expanded
@@ -112,6 +113,28 @@ def are_classes(output):
             for another number of examples.
     """
     return _function(output.loss) in _BINARY or _classes(output) is not None
+
+
+def check_range(output):
+    """Raises `ValueError` for classes that predictions have no place for.
+
+    Args:
+        output: An `OutputLoss`, its labels an array. It may have predictions
+            for another number of examples.
+    """
+    if _function(output.loss) not in _SPARSE:
+        return
+    classes = np.asarray(_classes(output))
+    size = output.y_pred.shape[_axis(output.loss)]
+    ignored = keras_private.loss_options(output.loss).get("ignore_class")
+    odd = (classes < 0) | (classes >= size)
+    odd &= classes != ignored
+    if np.any(odd):
+        raise checks.wrong(
+            f"labels of output `{output.name}`",
+            f"classes in [0, {size}), as there are {size} predictions",
+            f"{classes[odd][0]}",
+        )
 
 
 def is_of_examples(output):

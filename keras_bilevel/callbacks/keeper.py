@@ -74,6 +74,8 @@ class EpochCurves(Keeper):
             return
         if epoch + self._ahead < self._epoch:
             self._ahead = self._epoch - epoch
+        elif epoch >= self._epoch and not self._is_restored:
+            self._ahead = 0  # This `fit` counts all epochs.
         self._go_on(epoch)
 
     def on_epoch_end(self, epoch, logs=None):

@@ -10,6 +10,10 @@ from keras_bilevel.callbacks import agreement
 from keras_bilevel.callbacks import dynamics
 from keras_bilevel.callbacks import outputs
 from keras_bilevel.callbacks.keeper import EpochCurves
+from keras_bilevel.checks import check_integer
+from keras_bilevel.checks import wrong
+from keras_bilevel.data.arrays import unpack_arrays
+from keras_bilevel.data.batches import check_labels
 from keras_bilevel.data.batches import get_masks
 from keras_bilevel.data.batches import set_masks
 from keras_bilevel.engine import predicted
@@ -48,14 +52,16 @@ class LabelCurves(EpochCurves):
             calls of `fit`), `train_given`, `train_clean` and `test`;
             accuracies in [0, 1].
         example_scores: Float array of shape `(num_examples,)`, the mean over
-            all recordings of the score that `ExampleHistory` documents. A low
-            value makes a label suspect, for plain Keras models too.
+            all recordings with finite predictions of the score that
+            `ExampleHistory` documents. A low value makes a label suspect, for
+            plain Keras models too.
         given_probability: The same, where scores are probabilities; otherwise
             it raises `ValueError`.
 
     Raises:
-        ValueError: When `fit` begins, if labels are no classes, as those of a
-            regression. `ExampleHistory` is for all.
+        ValueError: If labels are text, or not one for each example. When `fit`
+            begins, if labels are no classes, as those of a regression, or not
+            in their range. `ExampleHistory` is for all.
 
     Example:
 
@@ -82,12 +88,17 @@ class LabelCurves(EpochCurves):
     ):
         super().__init__(("train_given", "train_clean", "test"), every)
         self.x = x
-        self.y_given = y_given
-        self.y_clean = y_clean
-        self.test_data = test_data
-        self.batch_size = batch_size
+        self.y_given = _read_labels("y_given", (x, y_given))
+        self.y_clean = None
+        if y_clean is not None:
+            self.y_clean = _read_labels("y_clean", (x, y_clean))
+        self.test_data = None
+        if test_data is not None:
+            y_test = _read_labels("test_data", test_data)
+            self.test_data = test_data[0], y_test
+        self.batch_size = check_integer("batch_size", batch_size, 1)
         self.output = output
-        self._sums = self._codes = np.zeros(())
+        self._sums = self._codes = self._visits = np.zeros(())
         self._are_ranks = False
         self._predictor = None
 
@@ -109,7 +120,9 @@ class LabelCurves(EpochCurves):
     @property
     def example_scores(self):
         self._check_seen(self.curves["epoch"])
-        return self._sums[:, 0] / len(self.curves["epoch"])
+        # Where nothing was finite it is NaN.
+        seen = np.where(self._visits > 0, self._visits, np.nan)
+        return self._sums[:, 0] / seen
 
     @property
     def given_probability(self):
@@ -131,13 +144,16 @@ class LabelCurves(EpochCurves):
         self._add(values)
 
     def _add(self, values):
-        visits = np.full(len(values), len(self.curves["epoch"]) - 1)
-        codes = np.broadcast_to(self._codes, visits.shape).astype("int32")
+        visits, codes = (
+            np.broadcast_to(before, len(values)).astype("int32")
+            for before in (self._visits, self._codes)
+        )
         added, visited, code = (
             keras.ops.convert_to_numpy(part)
             for part in dynamics.additions(values, visits, codes)
         )
-        self._sums = self._sums + np.where(visited[:, None], added, np.nan)
+        self._sums = self._sums + added
+        self._visits = visits + visited
         self._codes = np.maximum(codes, code)
 
     def label_scores(self):
@@ -145,20 +161,20 @@ class LabelCurves(EpochCurves):
 
         Returns:
             `pandas.DataFrame`, that of `ExampleHistory.label_scores`; a visit
-            is a recording.
+            is a recording with finite predictions.
         """
         self._check_seen(self.curves["epoch"])
-        visits = np.full(len(self._sums), len(self.curves["epoch"]))
-        return dynamics.table(self._sums, visits, self._are_ranks)
+        return dynamics.table(self._sums, self._visits, self._are_ranks)
 
     def get_state(self):
-        kept = ("_sums", "_codes", "_are_ranks")
+        kept = ("_sums", "_codes", "_visits", "_are_ranks")
         kept = {name: np.array(getattr(self, name)) for name in kept}
         return {**super().get_state(), **kept}
 
     def set_state(self, state):
         super().set_state(state)
         self._sums, self._codes = state["_sums"], state["_codes"]
+        self._visits = state["_visits"]
         self._are_ranks = bool(state["_are_ranks"])
 
     def __getstate__(self):
@@ -193,6 +209,7 @@ class LabelCurves(EpochCurves):
                 f"`{output.loss.name}`. Use `kb.callbacks.ExampleHistory`, "
                 "which has a score for any loss."
             )
+        agreement.check_range(output)
 
     def _append(self, name, output):
         correct = agreement.correct(output)
@@ -223,6 +240,15 @@ class LabelCurves(EpochCurves):
         ax.set(xlabel="epoch", ylabel="accuracy", ylim=(0, 1))
         ax.legend()
         return ax
+
+
+def _read_labels(name, data):
+    """Returns the labels of a pair `(x, y)`, as arrays of numbers."""
+    (x, y, _), size = unpack_arrays(name, data)
+    check_labels((x, y))
+    if not size:
+        raise wrong(f"argument `{name}`", "examples", "none")
+    return y
 
 
 class _Predictor(keras.Model):

@@ -139,14 +139,37 @@ def origins(dataset):
         List of `Origin`, each once.
     """
     found = []
+    for node in _made_here(dataset):
+        if node.origin not in found:
+            found.append(node.origin)
+    return found
+
+
+def _made_here(dataset):
+    """Yields the datasets of this package that a dataset is made of."""
     todo = [dataset]
     while todo:
         node = todo.pop(0)
-        origin = getattr(node, "origin", None)
-        if isinstance(origin, Origin) and origin not in found:
-            found.append(origin)
+        if isinstance(getattr(node, "origin", None), Origin):
+            yield node
         todo.extend(keras_private.inputs_of(node))
-    return found
+
+
+def are_passes(dataset, steps):
+    """Returns whether so many steps are known to be a pass over the data.
+
+    Args:
+        dataset: A dataset of batches of this package.
+        steps: Integer.
+    """
+    return all(_length(made) == steps for made in _made_here(dataset))
+
+
+def _length(dataset):
+    try:
+        return len(dataset)
+    except TypeError:  # It is infinite, or unknown.
+        return None
 
 
 def known_size(dataset):

@@ -60,10 +60,11 @@ def without_bad(network, batch, scale):
 
 def _has_extremes(values):
     values = ops.reshape(values, (ops.shape(values)[0], -1))
-    squares = ops.square(ops.cast(values, "float32"))
-    # A sum of numbers takes half the time of `all` of as many comparisons, and
-    # this comparison is false for NaN, too.
-    return ~(ops.sum(squares, axis=1) < _HUGE)
+    # A sum of numbers takes half the time of `all` of as many comparisons.
+    total = ops.sum(ops.square(ops.cast(values, "float32")), axis=1)
+    # Not `~(total < _HUGE)`: TensorFlow makes `total >= _HUGE` of that, which
+    # is false for NaN.
+    return ops.isnan(total) | (total >= _HUGE)
 
 
 def _find_good(network, batch, suspect):

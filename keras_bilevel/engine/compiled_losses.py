@@ -64,7 +64,8 @@ class PerExampleLoss(keras.losses.Loss):
     def __call__(self, y_true, y_pred, sample_weight=None):
         if sample_weight is not None:
             rank = self._rank(y_true, y_pred)
-            sample_weight = expanded(sample_weight, rank)
+            sample_weight = _of_rank(sample_weight, rank)
+            _check_rank(self.loss, sample_weight, rank)
         return self.loss(y_true, y_pred, sample_weight)
 
     def call(self, y_true, y_pred):
@@ -414,11 +415,27 @@ def per_example_sum(numbers):
 
 def _like(weights, numbers):
     """Returns weights or a mask with the rank of a loss."""
-    rank = len(numbers.shape)
+    return _of_rank(weights, len(numbers.shape))
+
+
+def _of_rank(weights, rank):
+    """Returns weights without, or with more, last axes of length 1."""
     weights = shapes.with_rank(ops.convert_to_tensor(weights), rank)
     while len(weights.shape) > rank and weights.shape[-1] == 1:
         weights = ops.squeeze(weights, -1)
     return expanded(weights, rank)
+
+
+def _check_rank(loss, weights, rank):
+    """Raises `ValueError` for weights that a loss has no numbers for."""
+    if len(weights.shape) > rank > 0:
+        raise ValueError(
+            "Expected a sample weight, or with `class_weight` a class, for "
+            f"each number of the loss, which `{loss.name}` has {rank} axes of, "
+            "or for each example. Received: weights of shape "
+            f"{tuple(weights.shape)}. With several tags an example, weigh "
+            "examples: `sample_weight` of shape (num_examples,)."
+        )
 
 
 def _symbolic(tensor):

@@ -1,9 +1,12 @@
 """`fit` and the training step of all methods."""
 
+import warnings
+
 import keras
 
 from keras_bilevel import engine
 from keras_bilevel.checks import check_integer
+from keras_bilevel.checks import wrong
 from keras_bilevel.data import class_weights
 from keras_bilevel.data.arrays import are_arrays
 from keras_bilevel.data.arrays import read_examples
@@ -14,6 +17,7 @@ from keras_bilevel.data.batches import is_dataset
 from keras_bilevel.data.batches import rank_of
 from keras_bilevel.data.batches import spec_of
 from keras_bilevel.data.batches import tensors
+from keras_bilevel.data.epochs import are_passes
 from keras_bilevel.data.epochs import epoch_counters
 from keras_bilevel.data.epochs import fixed_seed
 from keras_bilevel.data.epochs import known_size
@@ -119,30 +123,32 @@ class Fitting(engine.StepOfBackend):
         if is_known:
             x = self._prepare(x, class_weight)
             class_weight = None
-        # Keras then keeps one iterator over all epochs.
-        goes_on = steps_per_epoch is not None
-        callbacks = self._with_own(callbacks, watching, x, goes_on)
+        callbacks = self._with_own(callbacks, watching, x, steps_per_epoch)
         if is_known and engine.has_workers(self):
             engine.check_validation(validation_data)
             x = engine.part_of_worker(x)
-        return super().fit(
-            x=x,
-            y=y,
-            batch_size=batch_size,
-            epochs=epochs,
-            verbose=verbose,
-            callbacks=callbacks,
-            validation_split=validation_split,
-            validation_data=validation_data,
-            shuffle=shuffle and isinstance(x, keras.utils.PyDataset),
-            class_weight=class_weight,
-            sample_weight=sample_weight,
-            initial_epoch=initial_epoch,
-            steps_per_epoch=steps_per_epoch,
-            validation_steps=validation_steps,
-            validation_batch_size=validation_batch_size,
-            validation_freq=validation_freq,
-        )
+        try:
+            return super().fit(
+                x=x,
+                y=y,
+                batch_size=batch_size,
+                epochs=epochs,
+                verbose=verbose,
+                callbacks=callbacks,
+                validation_split=validation_split,
+                validation_data=validation_data,
+                shuffle=shuffle and isinstance(x, keras.utils.PyDataset),
+                class_weight=class_weight,
+                sample_weight=sample_weight,
+                initial_epoch=initial_epoch,
+                steps_per_epoch=steps_per_epoch,
+                validation_steps=validation_steps,
+                validation_batch_size=validation_batch_size,
+                validation_freq=validation_freq,
+            )
+        finally:
+            # Weights that are loaded later leave callbacks alone.
+            self._keepers = []
 
     def take_step(self, batch):
         """One step of any method: its gradient, then the optimizer's step."""
@@ -215,7 +221,7 @@ class Fitting(engine.StepOfBackend):
                 f"{mend}"
             )
 
-    def _with_own(self, callbacks, watching, dataset, goes_on):
+    def _with_own(self, callbacks, watching, dataset, steps_per_epoch):
         """Returns the user's callbacks, and those that `fit` itself needs.
 
         Callbacks with `observe` take part in the step. Callbacks with
@@ -225,7 +231,7 @@ class Fitting(engine.StepOfBackend):
         size = known_size(dataset)
         if size is not None:
             _check_observers(users, size)
-        tell = self._epoch_teller(epoch_counters(dataset), goes_on)
+        tell = self._epoch_teller(dataset, steps_per_epoch)
         own = [*watching, tell, *self.scheme.callbacks(dataset)]
         self._keepers = [c for c in users + own if hasattr(c, "get_state")]
         observers = [c for c in users + own if hasattr(c, "observe")]
@@ -240,12 +246,15 @@ class Fitting(engine.StepOfBackend):
             callbacks.callbacks.append(callback)
         return callbacks
 
-    def _epoch_teller(self, counters, goes_on):
+    def _epoch_teller(self, dataset, steps_per_epoch):
         """Returns a callback that passes the epoch to scheme and datasets.
 
-        A dataset that goes on is told the first epoch alone: it has begun the
-        next one ahead of time.
+        With `steps_per_epoch`, Keras keeps one iterator over all epochs. Then a
+        dataset is told the first epoch alone: it has begun the next one ahead
+        of time.
         """
+        counters = epoch_counters(dataset)
+        goes_on = steps_per_epoch is not None
         is_first = True
 
         def begin(epoch, logs):
@@ -254,6 +263,8 @@ class Fitting(engine.StepOfBackend):
             self.scheme.begin_epoch(epoch)
             for counter in counters if is_first or not goes_on else []:
                 counter.set(epoch)
+            if goes_on and is_first and epoch > 0:
+                _warn_of_order(dataset, steps_per_epoch)
             is_first = False
 
         return keras.callbacks.LambdaCallback(on_epoch_begin=begin)
@@ -265,21 +276,46 @@ class Fitting(engine.StepOfBackend):
             store[f"seed_{i}"] = variable.numpy()
         for i, keeper in enumerate(self._keepers):
             for name, value in keeper.get_state().items():
-                store[f"callback_{i}_{name}"] = value
+                store[_key(i, keeper) + name] = value
 
     def load_own_variables(self, store):
         for i, variable in enumerate(engine.seed_states(self)):
             if f"seed_{i}" in store.keys():
                 variable.assign(store[f"seed_{i}"])
         for i, keeper in enumerate(self._keepers):
-            prefix = f"callback_{i}_"
-            state = {
-                key.removeprefix(prefix): store[key][...]
-                for key in store.keys()
-                if key.startswith(prefix)
-            }
-            if state:
-                keeper.set_state(state)
+            prefix = _key(i, keeper)
+            keys = [k for k in store.keys() if k.startswith(f"callback_{i}_")]
+            if not all(key.startswith(prefix) for key in keys):
+                raise wrong(
+                    "argument `callbacks`",
+                    "those of the run that goes on, in their order",
+                    f"`{type(keeper).__name__}` in the place of "
+                    f"`{keys[0].split('_')[2]}`",
+                    "Add new ones at the end, or remove the backup.",
+                )
+            if keys:
+                keeper.set_state(
+                    {key.removeprefix(prefix): store[key][...] for key in keys}
+                )
+
+
+def _warn_of_order(dataset, steps_per_epoch):
+    """Warns where a later epoch does not begin with a pass over the data."""
+    if not are_passes(dataset, steps_per_epoch):
+        warnings.warn(
+            f"Expected that steps_per_epoch={steps_per_epoch} is a pass over "
+            "the dataset, since this training begins with a later epoch. "
+            "Received: a dataset with passes of another, or of unknown, "
+            "length. So it sees the data in another order than a training "
+            "that began with the first. If it is made of arrays, pass "
+            "`steps_per_epoch` to what made it, in place of `repeat()`.",
+            stacklevel=2,
+        )
+
+
+def _key(place, keeper):
+    """Returns how the names begin under which a callback's state is stored."""
+    return f"callback_{place}_{type(keeper).__name__}_"
 
 
 def _callback_list(callbacks):

@@ -181,3 +181,82 @@ def test_replicas_equal_one_device():
     predicted = net.predict(x, verbose=0)
     right = predicted.argmax(1) == y
     check(curves, np.mean(right), predicted[np.arange(N), y])
+
+
+def test_a_fit_that_counts_all_epochs_after_one_that_does_not():
+    x, y = batch_of(N)
+    net = network(3)
+    net.compile("sgd", losses.SparseCategoricalCrossentropy(from_logits=True))
+    curves = kb.callbacks.LabelCurves(x, y)
+    for first, last in ((0, 2), (0, 2), (4, 6)):
+        net.fit(
+            x,
+            y,
+            initial_epoch=first,
+            epochs=last,
+            verbose=0,
+            callbacks=[curves],
+        )
+    assert curves.curves["epoch"] == [1, 2, 3, 4, 5, 6]
+
+
+def test_recordings_that_are_not_finite_do_not_count():
+    x, y = batch_of(N)
+    net = network(3)
+    net.compile("sgd", losses.SparseCategoricalCrossentropy(from_logits=True))
+    curves = kb.callbacks.LabelCurves(x, y)
+    net.fit(x, y, verbose=0, callbacks=[curves])
+    one = curves.example_scores
+    finite, x[3] = x[3].copy(), np.nan
+    curves.on_epoch_end(1)
+    x[3] = finite
+    curves.on_epoch_end(2)
+    np.testing.assert_allclose(curves.example_scores, one, rtol=1e-5)
+    visits = curves.label_scores()["visits"]
+    assert visits[3] == 2 and set(visits.drop(3)) == {3}
+
+
+X, Y = batch_of(N)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"y_given": Y[:-1]}, "argument `y_given`.*same length"),
+        ({"y_clean": Y[:-1]}, "argument `y_clean`.*same length"),
+        ({"test_data": (X, Y[:-1])}, "argument `test_data`.*same length"),
+        ({"test_data": X}, "argument `test_data`.*tuple"),
+        ({"y_given": Y.astype(str)}, "labels that are numbers"),
+        ({"x": X[:0], "y_given": Y[:0]}, "Expected examples"),
+        ({"batch_size": 0}, "batch_size=0"),
+    ],
+)
+def test_wrong_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        kb.callbacks.LabelCurves(**{"x": X, "y_given": Y, **arguments})
+
+
+@pytest.mark.parametrize("name", ["y_given", "y_clean"])
+def test_labels_out_of_range_are_refused_before_training(name):
+    wrong = np.where(np.arange(N) == N - 1, 3, Y)
+    net = network(3)
+    loss = losses.SparseCategoricalCrossentropy(from_logits=True)
+    with pytest.raises(ValueError, match=r"classes in \[0, 3\).*Received: 3"):
+        recorded(net, X, Y, loss, **{name: wrong})
+
+
+def test_ignored_labels_are_in_range():
+    ignored = np.where(np.arange(N) == 0, -1, Y)
+    loss = losses.SparseCategoricalCrossentropy(
+        from_logits=True, ignore_class=-1
+    )
+    curves = recorded(network(3), X, ignored, loss)
+    assert np.isnan(curves.example_scores[0])
+    assert not np.isnan(curves.example_scores[1:]).any()
+
+
+def test_lists_are_labels():
+    curves = recorded(
+        network(3), X, Y, "sparse_categorical_crossentropy", y_given=Y.tolist()
+    )
+    assert curves.curves["epoch"] == [1, 2]

@@ -183,3 +183,22 @@ def test_backup_without_callback_leaves_it_empty(tmp_path):
         x, y, batch_size=16, epochs=2, verbose=0, callbacks=[curves, load]
     )
     assert curves.curves["epoch"] == [2]
+
+
+def test_weights_that_are_loaded_later_leave_callbacks_alone(tmp_path):
+    model, (x, y) = model_and_data("examples")
+    history = CALLBACKS["examples"](x, y)
+    path = str(tmp_path / "{epoch}.weights.h5")
+    save = keras.callbacks.ModelCheckpoint(path, save_weights_only=True)
+    callbacks = [history, save]
+    model.fit(x, y, batch_size=16, epochs=3, verbose=0, callbacks=callbacks)
+    before = history.get_state()
+    model.load_weights(tmp_path / "1.weights.h5")
+    check_equal(history.get_state(), before)
+
+
+def test_other_callbacks_than_those_of_the_backup_are_an_error(tmp_path):
+    with pytest.raises(Stop):
+        run("examples", tmp_path, stop=StopAt(2, 1, stop))
+    with pytest.raises(ValueError, match="`SelectionHistory` in the place of"):
+        run("selection", tmp_path)

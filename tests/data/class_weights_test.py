@@ -177,3 +177,38 @@ def test_same_training_on_source_and_target(name):
     ]
     assert_same(results)
     assert np.max(np.abs(trained(make, pairs(x, y))[0] - results[0][0])) > 1e-4
+
+
+@pytest.mark.parametrize("batch_size", [16, 32])
+@pytest.mark.parametrize("by", ["class_weight", "sample_weight"])
+def test_weights_of_tags_are_refused(by, batch_size):
+    x, _ = batch_of(64)
+    tags = np.random.default_rng(0).integers(0, 2, (64, 16)).astype("float32")
+    net = keras.Sequential([keras.Input((5,)), keras.layers.Dense(16)])
+    model = kb.SelectionModel(net, kb.selection.SelfPaced())
+    model.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=True))
+    weights = {"class_weight": {1: 5.0}, "sample_weight": np.ones((64, 16))}
+    with pytest.raises(ValueError, match="weigh examples"):
+        model.fit(
+            x, tags, batch_size=batch_size, verbose=0, **{by: weights[by]}
+        )
+
+
+def test_weights_with_last_axes_of_one_are_those_of_examples():
+    x, y = batch_of(96)
+    weights = np.linspace(0.0, 2.0, 96)
+    found = []
+    for shape in ((96,), (96, 1), (96, 1, 1)):
+        keras.utils.set_random_seed(0)
+        model = compiled(tanh_network())
+        model.fit(
+            x,
+            y,
+            batch_size=16,
+            sample_weight=weights.reshape(shape),
+            verbose=0,
+        )
+        found.append(values(model.trainable_variables))
+    for other in found[1:]:
+        for a, b in zip(found[0], other):
+            np.testing.assert_array_equal(a, b)

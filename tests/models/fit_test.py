@@ -1,5 +1,7 @@
 """`fit` on arrays and datasets keeps Keras' meaning of its arguments."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -395,3 +397,22 @@ def test_float64_throughout(name, has_norm):
     finally:
         keras.config.set_floatx("float32")
         keras.config.set_dtype_policy("float32")
+
+
+@pytest.mark.parametrize("is_pass", [True, False])
+def test_steps_that_are_no_pass_are_told_where_a_later_epoch_begins(is_pass):
+    x, y = batch_of(96)
+    dataset = kb.data.stratified_batches(
+        (x, y), num_shards=4, shard_size=4, seed=1
+    )
+    steps = len(dataset) if is_pass else len(dataset) - 1
+    model = compiled(tanh_network())
+    arguments = {"steps_per_epoch": steps, "verbose": 0}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.fit(dataset.repeat(), epochs=1, **arguments)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.fit(dataset.repeat(), initial_epoch=1, epochs=2, **arguments)
+    told = [w for w in caught if "is a pass over" in str(w.message)]
+    assert len(told) == (not is_pass)

@@ -63,7 +63,19 @@ def read_column(name, values, num_rows):
             f"shape ({num_rows},), one entry for each score",
             f"shape {values.shape}",
         )
-    return values
+    is_text = values.dtype.kind in "UO"
+    return np.frompyfunc(written, 1, 1)(values) if is_text else values
+
+
+def written(cell):
+    """Returns a text as UTF-8 can hold it, and anything else as it is.
+
+    Names of files need not be UTF-8. Of such bytes Python makes characters
+    that pandas and files refuse.
+    """
+    if not isinstance(cell, str):
+        return cell
+    return cell.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def read_ids(ids, num_rows):
@@ -113,7 +125,7 @@ def names_of(classes, class_names):
                 f"a name for every class, class {label} among them",
                 f"{len(class_names)} names",
             )
-    return [str(class_names[label]) for label in classes]
+    return [written(str(class_names[label])) for label in classes]
 
 
 def _values(scores):

@@ -25,7 +25,8 @@ def contact_sheet(scores, x, y=None, *, ids=None, class_names=None, count=24):
             Examples that were never seen (NaN) are not shown.
         x: Images of shape `(n, height, width)`, `(n, height, width, 1)` or
             `(n, height, width, 3)`. `uint8` is 0 to 255; of other types, the
-            smallest value shown is black and the largest white.
+            smallest finite value shown is black and the largest white. Pixels
+            that are not finite are black.
         y: The given labels, integers or one-hot. Defaults to `None`.
         ids: Array of shape `(n,)`, what to call the examples. Defaults to
             the row numbers.
@@ -112,8 +113,11 @@ def read_images(x, num_rows):
 
 def scaled(images):
     """Images as floats in [0, 1]."""
-    if images.dtype == "uint8" or not images.size:
+    if images.dtype == "uint8":
         return images / 255
     images = images.astype("float64")
-    low, high = images.min(), images.max()
-    return (images - low) / ((high - low) or 1.0)
+    finite = np.isfinite(images)
+    if not finite.any():
+        return np.zeros_like(images)
+    low, high = images[finite].min(), images[finite].max()
+    return np.where(finite, (images - low) / ((high - low) or 1.0), 0.0)

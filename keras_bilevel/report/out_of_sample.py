@@ -1,12 +1,14 @@
 """Predictions by networks that have not seen the example."""
 
+import weakref
+
 import keras
 import numpy as np
 
-from keras_bilevel import checks
 from keras_bilevel.callbacks import agreement
 from keras_bilevel.callbacks import outputs
 from keras_bilevel.checks import check_integer
+from keras_bilevel.data.arrays import read_examples
 from keras_bilevel.data.labels import read_class_ids
 from keras_bilevel.engine.compiled_losses import outputs_of
 from keras_bilevel.extras import import_extra
@@ -40,8 +42,9 @@ def out_of_sample(make_model, x, y, *, folds=5, seed=0, verbose=1, **fit):
 
     Raises:
         ValueError: If an array has another length than `y`, there are fewer
-            than two folds, or predictions are not known to be probabilities of
-            classes.
+            than two folds, `make_model` returns a model that it has returned
+            before, or one with weights of it, or predictions are not known to
+            be probabilities of classes.
 
     Example:
 
@@ -60,29 +63,41 @@ def out_of_sample(make_model, x, y, *, folds=5, seed=0, verbose=1, **fit):
     - [Northcutt et al., 2021](https://arxiv.org/abs/1911.00068)
     """
     check_integer("folds", folds, 2)
-    x, y = keras.tree.map_structure(np.asarray, (x, y))
+    x, y, weights = read_examples(x, y, fit.pop("sample_weight", None))
     classes = read_class_ids("y", y)
-    for array in keras.tree.flatten(x):
-        if len(array) != len(y):
-            raise checks.wrong(
-                "argument `x`", f"{len(y)} rows, one for each label", len(array)
-            )
     selection = import_extra("sklearn.model_selection", "report")
     split = selection.StratifiedKFold(folds, shuffle=True, random_state=seed)
     bar = keras.utils.Progbar(folds, verbose=verbose, unit_name="fold")
-    found = None
-    weights = fit.pop("sample_weight", None)
+    found, trained = None, []
     for number, (seen, unseen) in enumerate(split.split(classes, classes)):
         model = make_model()
+        _check_new(model, trained)
         if weights is not None:
-            fit["sample_weight"] = np.asarray(weights)[seen]
+            fit["sample_weight"] = weights[seen]
         model.fit(_rows(x, seen), y[seen], verbose=0, **fit)
+        trained += map(weakref.ref, _parts(model))
         part = _probabilities(model, _rows(x, unseen), y[unseen])
         if found is None:
             found = np.empty((len(y), part.shape[1]), "float32")
         found[unseen] = part
         bar.update(number + 1)
     return found
+
+
+def _check_new(model, trained):
+    """Raises `ValueError` for a model that has seen what it will predict."""
+    trained = [part() for part in trained]
+    if any(part is old for part in _parts(model) for old in trained):
+        raise ValueError(
+            "Expected `make_model` to return a new model each time, with "
+            "weights of its own. Received: the same one again, which has been "
+            "trained. Clone networks by `keras.models.clone_model`."
+        )
+
+
+def _parts(model):
+    # A wrapper may be new while its network is not. Frozen parts may be shared.
+    return [model, *model.trainable_variables]
 
 
 def _rows(x, rows):

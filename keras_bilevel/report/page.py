@@ -108,7 +108,8 @@ def write_html(
     page = string.Template(page.read_text(encoding="utf-8")).substitute(
         title=html.escape(title), body="\n".join(sections)
     )
-    pathlib.Path(path).write_text(page, encoding="utf-8")
+    # Texts that are no UTF-8: see `columns.written`.
+    pathlib.Path(path).write_text(page, "utf-8", "backslashreplace")
     return path
 
 
@@ -154,7 +155,11 @@ def _filters(table):
     select = ""
     if "label" in table:
         names = sorted(set(map(str, table["label"])))
-        options = "".join(f"<option>{html.escape(n)}</option>" for n in names)
+        # Of its text alone a browser would take spaces away.
+        options = "".join(
+            f'<option value="{name}">{name}</option>'
+            for name in map(html.escape, names)
+        )
         select = (
             '<label>Label <select id="label"><option value="">all</option>'
             f"{options}</select></label>"

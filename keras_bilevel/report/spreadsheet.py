@@ -1,16 +1,24 @@
 """Suspect labels for a spreadsheet."""
 
+import datetime
+import numbers
+
+import numpy as np
+
+from keras_bilevel.report.columns import written
 from keras_bilevel.report.ranking import suspects
 
 # What makes a spreadsheet read a cell as a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+_NO_TEXT = (numbers.Number, np.bool_, datetime.date)
 
 
 def write_csv(scores, path, y=None, *, ids=None, class_names=None, **columns):
     """Writes all examples, most suspect first, for a spreadsheet.
 
     Numbers stay numbers. A text that a spreadsheet would run as a formula, as
-    a file name may be, gets an apostrophe in front.
+    a file name may be, gets an apostrophe in front. What UTF-8 does not have,
+    as a file name may, is written as `\\udcff`.
 
     Args:
         scores: A number for each example, higher is more trustworthy: an
@@ -38,11 +46,14 @@ def write_csv(scores, path, y=None, *, ids=None, class_names=None, **columns):
     ```
     """
     table = suspects(scores, y, ids=ids, class_names=class_names, **columns)
-    table = table.rename(columns=_harmless).map(_harmless)
+    table = table.rename(columns=_harmless)
+    table = table.map(_harmless, na_action="ignore")
     table.to_csv(path, index=False, encoding="utf-8")
     return path
 
 
 def _harmless(cell):
-    is_formula = isinstance(cell, str) and cell.startswith(_FORMULA)
-    return "'" + cell if is_formula else cell
+    if isinstance(cell, _NO_TEXT):
+        return cell
+    text = written(str(cell))
+    return "'" + text if text.startswith(_FORMULA) else text

@@ -1,5 +1,7 @@
 """One compiled model for all trials of a search."""
 
+import contextlib
+
 import keras_tuner
 
 
@@ -11,8 +13,12 @@ class ReusedModel(keras_tuner.HyperModel):
     number that `fit` sets. They are also easier to compare, as all begin with
     the same weights.
 
+    `S2ETuner.get_best_models` makes a model of its own for each trial. With
+    another tuner of KerasTuner it returns the one model of the trials, several
+    times, with the weights that were loaded last.
+
     Args:
-        build: Function without arguments that returns a compiled
+        build: Function without arguments that returns a new compiled
             `kb.SelectionModel` of built networks.
         schedule: Function `hp -> schedule`.
 
@@ -53,6 +59,16 @@ class ReusedModel(keras_tuner.HyperModel):
         self._model.rule.forget()
         self._model.schedule = schedule
         return self._model
+
+    @contextlib.contextmanager
+    def anew(self):
+        """Lets `build` make a new model, which no trial will train."""
+        kept = self._model, self._first
+        self._model = None
+        try:
+            yield
+        finally:
+            self._model, self._first = kept
 
 
 def _check_built(model):

@@ -7,8 +7,10 @@ import time
 import keras_tuner
 import numpy as np
 
+from keras_bilevel.checks import check_integer
 from keras_bilevel.checks import check_positive
 from keras_bilevel.checks import wrong
+from keras_bilevel.checks import wrong_argument
 from keras_bilevel.data.epochs import fixed_seed
 from keras_bilevel.data.epochs import generator
 from keras_bilevel.engine import replace_file
@@ -23,6 +25,7 @@ from keras_bilevel.tuners.stopping import Stopping
 # By this name tuners report an epoch's value. KerasTuner takes reports under
 # the objective's own for the trial's result.
 EPOCH_VALUE = "s2e_epoch_value"
+_MEND = "Pass `overwrite=True` or another `project_name` to begin a new one."
 
 
 class S2EOracle(OracleHooks, keras_tuner.Oracle):
@@ -48,7 +51,8 @@ class S2EOracle(OracleHooks, keras_tuner.Oracle):
 
     Args:
         objective: String, `keras_tuner.Objective`, or a list of these.
-        max_trials: Integer, K times the number of rounds. Defaults to 24.
+        max_trials: Integer, K times the number of rounds, or `None` for no
+            limit. Defaults to 24.
         samples_per_round: Integer, K, at least 2. Defaults to 4.
         update: String: `"newton"`, the paper's; `"cubic"`, with cubic
             regularization; `"natural"` or `"gradient"`, which the paper
@@ -114,6 +118,9 @@ class S2EOracle(OracleHooks, keras_tuner.Oracle):
         seed=None,
         **kwargs,
     ):
+        if max_trials is not None:
+            # KerasTuner would take 0 for no limit.
+            max_trials = check_integer("max_trials", max_trials, 1)
         super().__init__(objective=objective, max_trials=max_trials, **kwargs)
         # KerasTuner would take 0 for no seed.
         self.seed = fixed_seed(seed)
@@ -170,26 +177,33 @@ class S2EOracle(OracleHooks, keras_tuner.Oracle):
             An `S2ESchedule`.
 
         Raises:
-            ValueError: If no trial has ended.
+            ValueError: If no trial has ended with a finite value.
         """
-        best = self.get_best_trials(1)
-        if not best:
+        trials = self.trials.values()
+        finite = [t for t in trials if np.isfinite(self._value(t))]
+        if not finite:
             raise ValueError(
-                "Expected a search with a trial that has ended. Received: "
-                "none. Call `search` first."
+                "Expected a search with a trial that has ended with a finite "
+                f"value. Received: {len(self.end_order)} that have ended, "
+                "none with one. Call `search` first."
             )
+        # Of equal ones the first, as KerasTuner has it.
+        best = min(finite, key=self._value)
         return S2ESchedule.from_hyperparameters(
-            best[0].hyperparameters, epochs, self.prefix, self.shared
+            best.hyperparameters, epochs, self.prefix, self.shared
         )
 
     def _result(self, trial):
         if trial.trial_id not in self._rounds:
             return None  # It was not drawn here.
-        completed = trial.status == "COMPLETED" and trial.score is not None
-        value = self._to_minimize(trial.score) if completed else np.nan
         return Result(
-            self._x(trial), float(value), self._rounds[trial.trial_id]
+            self._x(trial), self._value(trial), self._rounds[trial.trial_id]
         )
+
+    def _value(self, trial):
+        """f(x), to be minimized; NaN if the trial has none."""
+        completed = trial.status == "COMPLETED" and trial.score is not None
+        return float(self._to_minimize(trial.score)) if completed else np.nan
 
     def _pending(self):
         """Returns what other workers are trying."""
@@ -333,8 +347,16 @@ class S2EOracle(OracleHooks, keras_tuner.Oracle):
             "rounds": self._rounds,
             "num_drawn": self._num_drawn,
             "epoch_values": self._stopping.get_state(),
+            **self._facts(),
         }
         return state
+
+    def _facts(self):
+        """What a search that goes on has to have in common."""
+        objective = {self.objective.name: self.objective.direction}
+        # Of several, all of them.
+        objective |= getattr(self.objective, "name_to_direction", {})
+        return {"prefix": self.prefix, "objective": objective}
 
     def set_state(self, state):
         own = state["s2e"]
@@ -345,9 +367,13 @@ class S2EOracle(OracleHooks, keras_tuner.Oracle):
                 f"that of the search in this directory, with {size} numbers "
                 "in theta",
                 f"shared={self.shared}, with {self.distribution.size}",
-                "Pass `overwrite=True` or another `project_name` to begin a "
-                "new one.",
+                _MEND,
             )
+        for name, fact in self._facts().items():
+            before = own.get(name, fact)  # Old files have none.
+            if before != fact:
+                expected = f"that of the search in this directory, {before!r}"
+                raise wrong_argument(name, fact, expected, _MEND)
         ongoing = state["ongoing_trials"].items()
         # Killed in the middle of `end_trial`: over, or to be tried again.
         known = {*state["end_order"], *state["retry_queue"]}

@@ -9,6 +9,7 @@ import keras_tuner
 from keras_bilevel import checks
 from keras_bilevel.schedules import S2ESchedule
 from keras_bilevel.tuners import figures
+from keras_bilevel.tuners.reused_model import ReusedModel
 from keras_bilevel.tuners.s2e_oracle import EPOCH_VALUE
 from keras_bilevel.tuners.s2e_oracle import S2EOracle
 
@@ -43,8 +44,8 @@ class S2ETuner(keras_tuner.Tuner):
             With `stop_below`, a `HyperModel.fit` of your own has to pass on
             the `callbacks` that it is given.
         objective: String, `keras_tuner.Objective`, or a list of these.
-        max_trials: Integer, as in `S2EOracle`. Defaults to 24.
-        worker_timeout: Float, as in `S2EOracle`. Defaults to 60.
+        max_trials: Integer or `None`, as in `S2EOracle`. Defaults to 24.
+        worker_timeout: Float or `None`, as in `S2EOracle`. Defaults to 60.
         **kwargs: All other arguments of `S2EOracle`, such as
             `samples_per_round`, `update`, `candidates`, `shared`,
             `stop_below` and `seed`, with their defaults; and those of
@@ -94,7 +95,8 @@ class S2ETuner(keras_tuner.Tuner):
         super().__init__(oracle, hypermodel, **kwargs)
         self._stops = options.get("stop_below") is not None
         self._is_idle = False
-        self._pulse = _Pulse(worker_timeout / 4)
+        # Without a limit no trial is taken over, and nobody has to know.
+        self._pulse = worker_timeout and _Pulse(worker_timeout / 4)
         if hypermodel is not None and self.oracle is oracle:
             _check_names(oracle)
 
@@ -107,6 +109,12 @@ class S2ETuner(keras_tuner.Tuner):
 
         Args:
             epochs: Integer, the number of epochs it is made for.
+
+        Returns:
+            An `S2ESchedule`.
+
+        Raises:
+            ValueError: If no trial has ended with a finite value.
         """
         return self._chief_oracle().best_schedule(epochs)
 
@@ -163,7 +171,7 @@ class S2ETuner(keras_tuner.Tuner):
 
     def on_trial_begin(self, trial):
         self._is_idle = False
-        if not isinstance(self.oracle, S2EOracle):
+        if self._pulse and not isinstance(self.oracle, S2EOracle):
             self._pulse.start(self.oracle, trial.trial_id)
         super().on_trial_begin(trial)
 
@@ -178,8 +186,16 @@ class S2ETuner(keras_tuner.Tuner):
             model.stop_training = True
 
     def on_trial_end(self, trial):
-        self._pulse.stop()
+        if self._pulse:
+            self._pulse.stop()
         super().on_trial_end(trial)
+
+    def load_model(self, trial):
+        # One for each of `get_best_models`, and the next trial's is another.
+        if not isinstance(self.hypermodel, ReusedModel):
+            return super().load_model(trial)
+        with self.hypermodel.anew():
+            return super().load_model(trial)
 
     def _chief_oracle(self):
         if not isinstance(self.oracle, S2EOracle):

@@ -1,5 +1,7 @@
 """Which trials are not worth finishing."""
 
+import numbers
+
 import numpy as np
 
 from keras_bilevel.checks import wrong_argument
@@ -52,7 +54,9 @@ class Stopping:
         if self.below is None or epoch < self.first or len(others) < self.least:
             return False
         others = np.sort(others)
-        return value > others[int((1 - self.below) * len(others))]
+        # As floats, (1 - 0.8) * 5 is below 1.
+        place = int(round((1 - self.below) * len(others), 9))
+        return value > others[min(place, len(others) - 1)]
 
     def get_state(self):
         return {name: list(v.items()) for name, v in self.values.items()}
@@ -62,7 +66,7 @@ class Stopping:
 
 
 def _read_below(below):
-    if below is None or 0 < below < 1:
+    if below is None or isinstance(below, numbers.Real) and 0 < below < 1:
         return below
     raise wrong_argument(
         "stop_below",

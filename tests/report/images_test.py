@@ -68,6 +68,15 @@ def test_scales():
     np.testing.assert_allclose(np.ravel(shown_by(flat)), [0, 0])
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_pixels_that_are_not_finite_are_black(bad):
+    x = np.array([1.0, bad, 2.0, 3.0]).reshape(4, 1, 1)
+    figure = report.contact_sheet([0, 1, 3, 2], x)
+    np.testing.assert_allclose(np.ravel(shown_by(figure)), [0, 0, 0.5, 1])
+    nothing = report.contact_sheet([0, 1], np.full((2, 1, 1), bad))
+    np.testing.assert_allclose(np.ravel(shown_by(nothing)), [0, 0])
+
+
 @pytest.mark.parametrize("shape", [(3, 4), (3, 4, 4, 2), (3, 4, 4, 3, 1)])
 def test_invalid_images(shape):
     with pytest.raises(ValueError, match="`x`.*Received"):

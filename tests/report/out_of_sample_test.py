@@ -1,5 +1,7 @@
 """Cross-validated probabilities, and what others do with them."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -144,10 +146,67 @@ def test_predictions_that_are_no_classes_are_refused(units, loss):
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [({"folds": 1}, "folds=1"), ({"x": np.ones((3, 3))}, "Received: 3")],
+    [
+        ({"folds": 1}, "folds=1"),
+        ({"x": np.ones((3, 3))}, r"Received: x of shape \(3, 3\)"),
+        (
+            {"sample_weight": np.ones(3)},
+            r"same length. Received: .*sample_weight of shape \(3,\)",
+        ),
+    ],
 )
 def test_wrong_arguments_are_refused(wrong, message):
     x, y, _ = blobs(30)
     arguments = {"x": x, "y": y, **wrong}
     with pytest.raises(ValueError, match=message):
         kb.report.out_of_sample(compiled, **arguments)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("wrap", [False, True])
+def test_networks_that_were_trained_before_are_refused(count, wrap):
+    x, y, _ = blobs(30)
+    networks = itertools.cycle([compiled() for _ in range(count)])
+
+    def make_model():
+        network = next(networks)
+        if not wrap:
+            return network
+        model = kb.BilevelModel(network, kb.weighting.DeepBilevel(2))
+        model.compile_from_config(network.get_compile_config())
+        return model
+
+    with pytest.raises(ValueError, match="a new model each time"):
+        kb.report.out_of_sample(
+            make_model, x, y, folds=3, batch_size=8, verbose=0
+        )
+
+
+def test_a_frozen_part_may_be_shared():
+    x, y, _ = blobs(30)
+    frozen = layers.Dense(4, trainable=False)
+
+    def make_model():
+        head = layers.Dense(3, activation="softmax")
+        network = keras.Sequential([keras.Input((3,)), frozen, head])
+        network.compile("sgd", "sparse_categorical_crossentropy")
+        return network
+
+    found = kb.report.out_of_sample(make_model, x, y, folds=2, verbose=0)
+    assert found.shape == (30, 3)
+
+
+def test_lists_are_arrays():
+    x, y, _ = blobs(30)
+    weights = np.linspace(0, 1, 30)
+
+    def found(*data, sample_weight):
+        keras.utils.set_random_seed(0)
+        return kb.report.out_of_sample(
+            compiled, *data, folds=2, verbose=0, sample_weight=sample_weight
+        )
+
+    np.testing.assert_array_equal(
+        found(x.tolist(), y.tolist(), sample_weight=weights.tolist()),
+        found(x, y, sample_weight=weights),
+    )

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -141,3 +142,24 @@ def test_invalid_count_writes_nothing(tmp_path):
     with pytest.raises(ValueError, match="`count`.*Received"):
         report.write_html(SCORES, path, count=0)
     assert not path.exists()
+
+
+def test_labels_are_chosen_by_their_whole_name(tmp_path):
+    path = tmp_path / "page.html"
+    names = [" cat", "two  words", 'b"&']
+    report.write_html(SCORES, path, y=Y, class_names=names)
+    page = path.read_text(encoding="utf-8")
+    options = re.findall('<option value="([^"]+)">', page)
+    assert options == [" cat", "b&quot;&amp;", "two  words"]
+    assert set(options) == set(re.findall('data-label="([^"]+)"', page))
+
+
+def test_names_that_are_not_utf_8(tmp_path):
+    path = tmp_path / "page.html"
+    name = os.fsdecode(b"\xff.png")
+    report.write_html(
+        SCORES, path, y=Y, ids=[name] * 13, class_names=[name] * 3, title=name
+    )
+    page = path.read_text(encoding="utf-8")
+    assert r"<h1>\udcff.png</h1>" in page
+    assert page.count(r"<td>\udcff.png</td>") == 2 * 12

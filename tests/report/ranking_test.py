@@ -1,4 +1,5 @@
 import io
+import os
 
 import numpy as np
 import pandas as pd
@@ -40,6 +41,14 @@ def test_all_columns():
 def test_names_of_labels():
     table = report.suspects(SCORES, LABELS, class_names=["a", "b", "c"])
     assert table["label"].tolist() == ["a", "b", "c", "c"]
+
+
+def test_names_that_are_not_utf_8():
+    names = [os.fsdecode(b"%d\xff.png" % i) for i in range(5)]
+    table = report.suspects(SCORES, LABELS, ids=names, class_names=names)
+    numbers = report.suspects(SCORES, LABELS)
+    assert table["id"].tolist() == [rf"{i}\udcff.png" for i in numbers["id"]]
+    assert table["label"][0] == rf"{numbers['label'][0]}\udcff.png"
 
 
 @pytest.mark.parametrize("y", [LABELS[:, None], np.eye(3)[LABELS]])

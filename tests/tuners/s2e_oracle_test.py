@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import types
 
 import keras_tuner
 import numpy as np
@@ -82,6 +83,25 @@ def test_best_schedule_before_a_search_is_an_error():
     oracle = kb.tuners.S2EOracle(objective="val_loss", max_trials=2)
     with pytest.raises(ValueError, match="Call `search` first"):
         oracle.best_schedule(30)
+
+
+@NAN
+@pytest.mark.parametrize("direction, sign", [("min", 1), ("max", -1)])
+def test_best_schedule_is_that_of_a_finite_value(tmp_path, direction, sign):
+    oracle = new_oracle(tmp_path, objective=tools.objective(direction))
+    for value in (None, -np.inf, np.nan):
+        trial = oracle.create_trial("tuner")
+        status = "FAILED" if value is None else "COMPLETED"
+        end(oracle, trial, value and sign * value, status)
+    with pytest.raises(ValueError, match="finite value. Received: 3 that"):
+        oracle.best_schedule(30)
+    best = None
+    for value in (0.3, 0.2, 0.2):
+        trial = oracle.create_trial("tuner")
+        end(oracle, trial, sign * value)
+        best = best or (trial if value == 0.2 else None)
+    alpha = oracle.best_schedule(30).alpha
+    np.testing.assert_allclose(alpha, oracle._x(best)[:4])
 
 
 def test_shared_numbers_and_another_prefix(tmp_path):
@@ -434,8 +454,81 @@ def test_error_for_another_space_in_the_directory(tmp_path):
         tools.tuner(tmp_path, shared=True)
 
 
+BOTH = [tools.OBJECTIVE, keras_tuner.Objective("time", "min")]
+
+
 @pytest.mark.parametrize(
-    "options", [{"seed": -1}, {"update": "adam"}, {"worker_timeout": 0}]
+    "first, then, message",
+    [
+        ({}, {"prefix": "r_"}, "`prefix`.*'schedule_'.*'r_'"),
+        ({}, {"objective": tools.objective("max")}, "`objective`.*'min'.*"),
+        ({}, {"objective": "val_loss"}, "`objective`.*'distance'.*'val_loss'"),
+        ({}, {"objective": BOTH}, "`objective`.*'time'"),
+        ({"objective": BOTH}, {}, "`objective`.*'time'"),
+    ],
+)
+def test_error_for_another_search_in_the_directory(
+    tmp_path, first, then, message
+):
+    new_oracle(tmp_path, **first).save()
+    with pytest.raises(ValueError, match=f"{message}.*overwrite=True"):
+        new_oracle(tmp_path, **then).reload()
+
+
+def test_several_objectives_in_another_order_go_on(tmp_path):
+    new_oracle(tmp_path, objective=BOTH).save()
+    new_oracle(tmp_path, objective=BOTH[::-1]).reload()
+
+
+def test_searches_of_older_versions_go_on(tmp_path):
+    oracle = new_oracle(tmp_path)
+    end(oracle, oracle.create_trial("tuner"), 0.1)
+    path = tmp_path / "search" / "oracle.json"
+    state = json.loads(path.read_text())
+    del state["s2e"]["prefix"], state["s2e"]["objective"]
+    path.write_text(json.dumps(state))
+    oracle = new_oracle(tmp_path)
+    oracle.reload()
+    assert len(oracle.results()) == 1
+
+
+@pytest.mark.parametrize("seconds, asked", [(60.0, 1), (None, 0)])
+def test_pulse_of_a_worker(tmp_path, seconds, asked):
+    tuner = tools.tuner(tmp_path, worker_timeout=seconds)
+    trial = tuner.oracle.create_trial("tuner0")
+    calls, told = [], threading.Event()
+
+    def get_trial(trial_id):
+        calls.append(trial_id)
+        told.set()
+
+    tuner.oracle = types.SimpleNamespace(
+        get_trial=get_trial,
+        end_trial=lambda trial: None,
+        save=lambda: None,
+    )
+    tuner.on_trial_begin(trial)
+    assert told.wait(10 if asked else 0.1) == bool(asked)
+    tuner.on_trial_end(trial)
+    assert len(calls) == asked
+
+
+def test_search_without_a_limit_of_trials(tmp_path):
+    oracle = new_oracle(tmp_path, max_trials=None)
+    for value in (0.1, 0.2):
+        end(oracle, oracle.create_trial("tuner"), value)
+    assert oracle.create_trial("tuner").status == "RUNNING"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"seed": -1},
+        {"update": "adam"},
+        {"worker_timeout": 0},
+        {"max_trials": 0},
+        {"max_trials": 2.5},
+    ],
 )
 def test_invalid_arguments(options):
     with pytest.raises(ValueError, match=f"`{next(iter(options))}`"):

@@ -16,7 +16,15 @@ def with_others(below, values, first=0, least=1):
 
 
 @pytest.mark.parametrize(
-    "below, limit", [(0.25, 4.0), (0.5, 3.0), (0.75, 2.0), (0.9, 1.0)]
+    "below, limit",
+    [
+        (1e-12, 5.0),
+        (0.25, 4.0),
+        (0.5, 3.0),
+        (0.75, 2.0),
+        (0.8, 2.0),  # (1 - 0.8) * 5 is below 1.
+        (0.9, 1.0),
+    ],
 )
 def test_a_trial_must_not_be_below_the_quantile(below, limit):
     stopping = with_others(below, [5.0, 1.0, 3.0, 2.0, 4.0])
@@ -45,7 +53,7 @@ def test_values_survive_json():
     assert copy.values == stopping.values
 
 
-@pytest.mark.parametrize("below", [0, 1, -0.5])
+@pytest.mark.parametrize("below", [0, 1, -0.5, "0.5", True])
 def test_error_for_no_quantile(below):
     with pytest.raises(ValueError, match="`stop_below`. Expected `None` or a"):
         kb.tuners.S2EOracle(objective=tools.OBJECTIVE, stop_below=below)

@@ -32,6 +32,8 @@ STEPS = [
     ("mobilenet_v2", 32, 4, 4, False),
     ("mlp", 8, 8, 100, True),
 ]
+# Of a step that takes little itself.
+BESIDES = ("mlp", 8, 8, 100, False)
 # 128 examples in a super-batch; without shards it is plain Keras.
 MEMORY = [
     ("four_million", 4, 32),
@@ -52,7 +54,9 @@ def _plan(preset):
     memory = [{"kind": "memory", **dict(zip(FIELDS, row))} for row in MEMORY]
     # Keras calls its step in another way with JAX.
     is_tensorflow = keras.backend.backend() == "tensorflow"
-    besides = is_tensorflow * [{**steps[2], "kind": "besides"}]
+    besides = is_tensorflow * [
+        {"kind": "besides", **dict(zip(FIELDS, BESIDES))}
+    ]
     timed = [{**s, "pairs": preset["pairs"]} for s in steps + feeds + besides]
     return timed + memory
 

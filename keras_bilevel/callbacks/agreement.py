@@ -122,7 +122,9 @@ def check_range(output):
         output: An `OutputLoss`, its labels an array. It may have predictions
             for another number of examples.
     """
-    if _function(output.loss) not in _SPARSE:
+    # What a mask leaves out may be anything.
+    is_masked = keras_private.mask_of(output.y_pred) is not None
+    if is_masked or _function(output.loss) not in _SPARSE:
         return
     classes = np.asarray(_classes(output))
     size = output.y_pred.shape[_axis(output.loss)]

@@ -95,8 +95,7 @@ class S2ETuner(keras_tuner.Tuner):
         super().__init__(oracle, hypermodel, **kwargs)
         self._stops = options.get("stop_below") is not None
         self._is_idle = False
-        # Without a limit no trial is taken over, and nobody has to know.
-        self._pulse = worker_timeout and _Pulse(worker_timeout / 4)
+        self._pulse = _Pulse(worker_timeout)
         if hypermodel is not None and self.oracle is oracle:
             _check_names(oracle)
 
@@ -171,7 +170,7 @@ class S2ETuner(keras_tuner.Tuner):
 
     def on_trial_begin(self, trial):
         self._is_idle = False
-        if self._pulse and not isinstance(self.oracle, S2EOracle):
+        if not isinstance(self.oracle, S2EOracle):
             self._pulse.start(self.oracle, trial.trial_id)
         super().on_trial_begin(trial)
 
@@ -186,8 +185,7 @@ class S2ETuner(keras_tuner.Tuner):
             model.stop_training = True
 
     def on_trial_end(self, trial):
-        if self._pulse:
-            self._pulse.stop()
+        self._pulse.stop()
         super().on_trial_end(trial)
 
     def load_model(self, trial):
@@ -209,14 +207,21 @@ class S2ETuner(keras_tuner.Tuner):
 
 
 class _Pulse:
-    """Tells the chief from time to time that a trial's worker is alive."""
+    """Tells the chief from time to time that a trial's worker is alive.
 
-    def __init__(self, seconds):
-        self._seconds = seconds
+    Args:
+        timeout: Float, the seconds after which its trial is given away, or
+            `None` where it never is, and nobody has to know.
+    """
+
+    def __init__(self, timeout):
+        self._timeout = timeout
         self._stopped = threading.Event()
 
     def start(self, oracle, trial_id):
         self.stop()
+        if self._timeout is None:
+            return
         self._stopped = threading.Event()
         threading.Thread(
             target=self._beat,
@@ -233,7 +238,7 @@ class _Pulse:
                 oracle.get_trial(trial_id)
             except Exception:
                 return  # The chief is gone; the search will say so.
-            stopped.wait(self._seconds)
+            stopped.wait(self._timeout / 4)
 
 
 def _check_names(oracle):

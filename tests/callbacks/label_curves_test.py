@@ -7,6 +7,9 @@ from keras import layers
 from keras import losses
 
 import keras_bilevel as kb
+from keras_bilevel import keras_private
+from keras_bilevel.callbacks import agreement
+from keras_bilevel.engine.compiled_losses import OutputLoss
 from tests.distribute import runs
 from tests.models.tools import batch_of
 
@@ -260,3 +263,18 @@ def test_lists_are_labels():
         network(3), X, Y, "sparse_categorical_crossentropy", y_given=Y.tolist()
     )
     assert curves.curves["epoch"] == [1, 2]
+
+
+@pytest.mark.parametrize("is_masked", [False, True])
+def test_what_a_mask_leaves_out_may_be_out_of_range(is_masked):
+    y_pred = keras.ops.zeros((2, 4, 3))
+    if is_masked:
+        keras_private.set_mask(y_pred, keras.ops.ones((2, 4), "bool"))
+    loss = losses.SparseCategoricalCrossentropy()
+    parts = loss, 1.0, np.full((2, 4), -1), y_pred, None
+    output = OutputLoss("tokens", (), *parts)
+    if is_masked:
+        agreement.check_range(output)
+        return
+    with pytest.raises(ValueError, match=r"classes in \[0, 3\)"):
+        agreement.check_range(output)

@@ -63,7 +63,7 @@ def target_gradient(model, part, scale):
         found = at_once.Factors.of(call, delta[None])
         if found is not None and found.are_smaller():
             factors[call.layer] = found
-    return y_pred, loss, [scale.down(g) for g in gradient], factors
+    return y_pred, loss, [gradients.dense(g) for g in gradient], factors
 
 
 def make(network, variables, batch, point, judge, factors, scale, is_final):

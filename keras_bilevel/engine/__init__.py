@@ -1,7 +1,7 @@
 """Everything that touches gradients, replicas and state.
 
 What is here works for any backend. A folder for each backend of Keras has the
-rest, in modules of the same names with the same functions.
+rest. What the code here asks for has the same names in both.
 """
 
 from keras_bilevel.engine.backend import gradients

@@ -248,10 +248,7 @@ class LossScale:
             gradient: List of tensors and `None`.
         """
         nothing = float("nan") if self.is_dynamic else 0.0
-        return [
-            None if g is None else ops.where(healthy, g, nothing)
-            for g in gradient
-        ]
+        return gradients.kept_if(healthy, gradient, nothing)
 
     def mask(self, healthy, value):
         """Returns `value`, or 0 where it is not healthy (not if dynamic)."""

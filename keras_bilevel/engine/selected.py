@@ -3,6 +3,7 @@
 from keras import ops
 
 from keras_bilevel.data.batches import map_tensors
+from keras_bilevel.engine import affine
 from keras_bilevel.engine import example_losses
 from keras_bilevel.engine import losses
 from keras_bilevel.engine import state
@@ -87,7 +88,7 @@ def walk(
     _, found, gradient = gradients.differentiate(compute, variables)
     y_preds, is_finite, mask, means, shown = found
     gradient = [scale.down(g) for g in gradient]
-    healthy = state.all_finite([g for g in gradient if g is not None])
+    healthy = ops.isfinite(affine.length_of(gradient))
     healthy &= ~state.spoiled(moving, before)
     state.restore_unless(healthy, moving, before)
     means = ops.cast(means, "float32") * replicas.num_replicas()

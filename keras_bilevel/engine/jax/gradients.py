@@ -144,6 +144,19 @@ def dense(gradient):
     return None if gradient is None else gradient.astype("float32")
 
 
+def kept_if(healthy, gradient, nothing):
+    """Returns a gradient, or one number in place of all its entries.
+
+    Args:
+        healthy: Boolean scalar, whether the gradient is kept.
+        gradient: List of tensors and `None`.
+        nothing: Float, the number.
+    """
+    return [
+        None if g is None else jnp.where(healthy, g, nothing) for g in gradient
+    ]
+
+
 def apply(model, step, scale):
     """Applies the optimizer to the gradients of a step.
 

@@ -146,9 +146,20 @@ class Factors:
     def _weighted(self, weights, shards):
         """Returns the factors of a weighted sum, two matrices."""
         weights = weights[:, None, None]
-        inputs = tf.where(weights != 0.0, self.inputs[shards], 0.0)
-        deltas = tf.math.multiply_no_nan(self.deltas[shards], weights)
-        return _as_matrix(inputs), _as_matrix(deltas)
+        inputs, deltas = self.inputs[shards], self.deltas[shards]
+
+        def without_dropped():
+            return (
+                tf.where(weights != 0.0, inputs, 0.0),
+                tf.math.multiply_no_nan(deltas, weights),
+            )
+
+        found = shortcut(
+            tf.reduce_all(weights != 0.0),
+            lambda: (inputs, deltas * weights),
+            without_dropped,
+        )
+        return tuple(map(_as_matrix, found))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,6 +206,21 @@ def prefers_loops():
     """
     kinds = {device.device_type for device in tf.config.list_logical_devices()}
     return kinds == {"CPU"} or tf.executing_eagerly()
+
+
+def shortcut(condition, short, exact):
+    """Returns what one of two functions returns.
+
+    Args:
+        condition: Boolean scalar, whether `short` may be taken.
+        short: Function that returns a sequence of tensors.
+        exact: Function that returns tensors of the same shapes, which are right
+            in any case.
+    """
+    # On a GPU the step would wait until the condition is known.
+    if not prefers_loops():
+        return exact()
+    return tf.cond(condition, short, exact)
 
 
 def rows_of(call, cut, deltas):

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from keras_bilevel.engine import state
+from keras_bilevel.engine.tensorflow import at_once
 from keras_bilevel.engine.tensorflow import replicas
 
 
@@ -57,6 +58,25 @@ def dense(gradient):
         return None
     # The gradient of an embedding is sparse, a `tf.IndexedSlices`.
     return tf.cast(tf.convert_to_tensor(gradient), tf.float32)
+
+
+def kept_if(healthy, gradient, nothing):
+    """Returns a gradient, or one number in place of all its entries.
+
+    Args:
+        healthy: Boolean scalar, whether the gradient is kept.
+        gradient: List of tensors and `None`.
+        nothing: Float, the number.
+    """
+    present = [g for g in gradient if g is not None]
+    kept = iter(
+        at_once.shortcut(
+            healthy,
+            lambda: present,
+            lambda: [tf.where(healthy, g, nothing) for g in present],
+        )
+    )
+    return [None if g is None else next(kept) for g in gradient]
 
 
 def apply(model, step, scale):

@@ -1,7 +1,7 @@
 """Finds TensorFlow at import, and says how to get it where it is missing.
 
-With any backend of Keras, tf.data makes the batches. Keras' JAX backend can do
-without: then NumPy makes those of arrays.
+tf.data makes the batches, under both backends of Keras. Under JAX, TensorFlow
+may be missing. Then NumPy makes the batches of arrays.
 """
 
 import importlib

@@ -309,7 +309,7 @@ def unregister_gradient(operation):
 
 
 def _gradient_registry():
-    # Imported here alone: Keras may run on another backend one day.
+    # Imported here alone: with JAX, TensorFlow may be missing.
     from tensorflow.python.framework import ops
 
     return ops.gradient_registry

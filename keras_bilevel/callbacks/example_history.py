@@ -28,10 +28,10 @@ class ExampleHistory(ExampleObserver):
       its rank: the share of the batch with a higher loss, where ties and the
       example itself count half. 1 is the lowest loss and 0 the highest.
 
-    Of an example with several numbers, such as tokens or pixels, it is the mean
-    over those that count: masked ones, those of `ignore_class` and those of
-    sample weight 0 do not. An example of which nothing counts, or whose data
-    are not finite, is not visited.
+    For an example with several numbers, such as tokens or pixels, the score is
+    the mean over those that count. Masked ones, those of `ignore_class` and
+    those of sample weight 0 do not count. An example in which nothing counts,
+    or whose data are not finite, is not visited.
 
     It needs ids: `fit` on arrays gives them (the row numbers);
     `kb.data.stratified_batches` does with `ids=True`. An id has to belong to
@@ -136,9 +136,10 @@ class ExampleHistory(ExampleObserver):
               one. Of several tokens or pixels, most have to be right;
             - `visits`: how many predictions were seen.
 
-            Where labels are no classes, `correctness`, `margin` and
-            `forgetting` are missing. A high `loss` makes a label suspect, of
-            the others a low value does: `kb.report.suspects(-table["loss"])`.
+            Where labels are not classes, `correctness`, `margin` and
+            `forgetting` are missing. A label is suspect if its `loss` is high,
+            or if its `score`, `correctness` or `margin` is low. So losses need
+            a minus sign: `kb.report.suspects(-table["loss"])`.
             What `variability` and `forgetting` say depends on the data.
 
         Reference:

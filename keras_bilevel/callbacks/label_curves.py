@@ -59,9 +59,9 @@ class LabelCurves(EpochCurves):
             it raises `ValueError`.
 
     Raises:
-        ValueError: If labels are text, or not one for each example. When `fit`
-            begins, if labels are no classes, as those of a regression, or not
-            in their range. `ExampleHistory` is for all.
+        ValueError: If labels are text, or if an example has none. When `fit`
+            begins, if labels are not classes, as in a regression, or are out
+            of range. `ExampleHistory` takes labels of any kind.
 
     Example:
 

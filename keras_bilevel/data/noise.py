@@ -1,7 +1,8 @@
 """Label noise, and pixel noise, of the papers' experiments.
 
-All functions return a noisy copy and a mask that is `True` where it differs
-from what was given. The same seed gives the same result.
+All functions but `random_confusion_matrix` return a noisy copy, and a mask that
+is `True` where it differs from what was given. The same seed gives the same
+result.
 """
 
 import keras

@@ -47,7 +47,8 @@ def stratified_batches(
     per shard. The tuples are shuffled, and `shard_size` of them make a
     super-batch. Its shard `j` consists of the `j`-th members of these tuples.
 
-    An example is seen at most once an epoch. Fewer than
+    An example is seen at most once an epoch, unless `rare` repeats it, or
+    `validation_ratio` keeps it for validation. Fewer than
     `num_replicas * num_shards` examples of each class, and fewer than
     `shard_size` tuples at the end, are left over. They differ from epoch to
     epoch.

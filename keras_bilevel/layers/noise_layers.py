@@ -82,7 +82,7 @@ class NoiseAdaptation(NoiseLayer):
     In training it turns probabilities of the true class into those of the
     given label, which the loss compares. Else it returns its inputs, so that
     `predict` and `evaluate` are about the true class. Only the initial matrix
-    tells the two apart: give one that is right in part.
+    tells true classes from given labels: give one that is roughly right.
 
     Example:
 

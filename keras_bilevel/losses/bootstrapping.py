@@ -1,4 +1,4 @@
-"""A network that already knows better may overrule a label."""
+"""Cross-entropy with labels that the network's own predictions change."""
 
 import keras
 from keras import ops

@@ -1,8 +1,8 @@
 """Reports on suspect labels: tables, figures and cleaned data.
 
 Every function takes scores first, then the data. Scores are one number for each
-example, in the order of the data: higher is more trustworthy, NaN was never
-seen in training. They may be:
+example, in the order of the data. A higher score is more trustworthy. NaN means
+that the example was never seen in training. Scores may be:
 
 - an array or a pandas Series of shape `(n,)`: of a Series the order counts,
   not the index;
@@ -11,9 +11,10 @@ seen in training. They may be:
   `LabelCurves` and `SelectionHistory`, `kb.weighting.Soseleto`, or an object
   of your own. Losses, of which a high one is suspect, need a minus sign.
 
-Tables are pandas DataFrames, and figures are matplotlib's: one panel is drawn
-into `ax` and returned as `matplotlib.axes.Axes`, of which `figure` is the
-figure; several are returned as `matplotlib.figure.Figure`. Both libraries come
+Tables are pandas DataFrames, and figures are matplotlib's. A figure of one
+panel is drawn into `ax` and returned as `matplotlib.axes.Axes`, whose attribute
+`figure` is the figure. One of several panels is returned as
+`matplotlib.figure.Figure`. Both libraries come
 with `pip install "keras-bilevel[report]"`; masks and cleaned data need neither.
 """
 

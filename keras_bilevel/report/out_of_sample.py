@@ -18,9 +18,10 @@ def out_of_sample(make_model, x, y, *, folds=5, seed=0, verbose=1, **fit):
     """Returns class probabilities by networks that have not seen the example.
 
     It is cross-validation, stratified by label: for each fold a new network is
-    trained on the other ones. So it costs nearly `folds` trainings. The result
-    is what cleanlab calls `pred_probs`. The probability of the given label
-    ranks the labels: `kb.report.suspects(pred_probs[range(len(y)), y], y)`.
+    trained on the other ones. It costs as much as `folds - 1` full trainings.
+    The result is what cleanlab calls `pred_probs`. The probability of the given
+    label ranks the labels:
+    `kb.report.suspects(pred_probs[range(len(y)), y], y)`.
 
     Args:
         make_model: Function without arguments that returns a new compiled

@@ -16,9 +16,9 @@ _NO_TEXT = (numbers.Number, np.bool_, datetime.date)
 def write_csv(scores, path, y=None, *, ids=None, class_names=None, **columns):
     """Writes all examples, most suspect first, for a spreadsheet.
 
-    Numbers stay numbers. A text that a spreadsheet would run as a formula, as
-    a file name may be, gets an apostrophe in front. What UTF-8 does not have,
-    as a file name may, is written as `\\udcff`.
+    Numbers stay numbers. A text that a spreadsheet would run as a formula gets
+    an apostrophe in front. Some file names are such a text. Bytes that are not
+    UTF-8, which file names may have, are written as `\\udcff`.
 
     Args:
         scores: A number for each example, higher is more trustworthy: an

@@ -1,4 +1,4 @@
-"""Early-learning regularisation: what a network said first has a say later."""
+"""Early-learning regularisation: a network keeps to what it predicted first."""
 
 import keras
 from keras import ops

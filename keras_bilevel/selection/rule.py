@@ -14,8 +14,9 @@ class Rule:
             belong to the same examples as the losses. `"labels"`: y, as it is
             in the batch. `"classes"`: the class of each example, an integer
             tensor of shape `(batch_size,)`, from labels that are integers or
-            one-hot; others are an error. `"predictions"`: a list of what each
-            network predicts. Defaults to `()`.
+            one-hot; others are an error. Vectors in a dataset are taken as
+            one-hot. `"predictions"`: a list of what each network predicts.
+            Defaults to `()`.
         remembers: Boolean, whether the rule has a memory of the examples, and
             with it a term of the loss. Then it needs `num_networks = 1` and
             the methods `prepare`, `forget`, `remember` and `penalty`.

@@ -1,4 +1,4 @@
-"""S2E's search for a schedule, a tuner of KerasTuner."""
+"""Searches with KerasTuner: S2E's for a schedule, and one for shards."""
 
 import sys
 

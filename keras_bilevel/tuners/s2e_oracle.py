@@ -68,11 +68,12 @@ class S2EOracle(OracleHooks, keras_tuner.Oracle):
         epochs: Integer, about how many epochs a trial has: schedules are
             compared over these. Defaults to 30.
         stop_below: Float in (0, 1), or `None`: with a tuner that reports
-            every epoch, as `S2ETuner` does, a trial is stopped where it falls
-            below this quantile of the other trials' results after the same
-            epoch, 0.5 being their median. Not in the first quarter of
-            `epochs`, nor before `samples_per_round` others have come as far.
-            Its result is that of the epochs it had. Defaults to `None`.
+            every epoch, as `S2ETuner` does, a trial is stopped if its value
+            is worse than this quantile of the other trials' values after the
+            same epoch; 0.5 is their median. None is stopped in the first
+            quarter of `epochs`, nor before `samples_per_round` others have
+            come as far. Its result is that of the epochs it had. Defaults to
+            `None`.
         worker_timeout: Float, after how many seconds without a sign of life a
             worker's trial is given to the next worker; those of `S2ETuner` give
             such signs. Defaults to `None`: a trial stays with its worker.

@@ -78,7 +78,7 @@ class _Setting:
 
 @dataclasses.dataclass(frozen=True)
 class Suggestion:
-    """What `suggest_settings` saw. Printed, it says all of it.
+    """The result of `suggest_settings`; `print` shows all of it.
 
     Args:
         name: String, the setting that is suggested.
@@ -170,12 +170,12 @@ def suggest_settings(
 ):
     """Tries plain training, few and many shards, each with averaged weights.
 
-    Each is trained on a part of the data, and judged by the given labels of the
-    rest: nobody needs clean ones. Of several, wrong ones among them, the one
-    that generalises best agrees with them most. This is repeated with other
-    parts and other initial weights. The suggestion is the first setting in the
-    order of `plain`, `plain, averaged`, few shards and so on that is no more
-    than one standard error behind the best one.
+    Each setting is trained on a part of the data, and judged by the given
+    labels of the rest. No clean labels are needed: although some of the given
+    ones are wrong, the setting that generalises best agrees with most of them.
+    This is repeated with other parts and other initial weights. Suggested is
+    the first setting, in the order of `plain`, `plain, averaged`, few shards
+    and so on, that is at most one standard error behind the best one.
 
     It is a search of KerasTuner: it shows its progress, and goes on in the
     same `directory` if it was interrupted.
@@ -194,9 +194,9 @@ def suggest_settings(
         repeats: Integer, 2 or more. Defaults to `3`.
         held_out: Float in (0, 1), share of the examples to judge by. Defaults
             to `0.2`.
-        max_examples: Integer, of more examples a part is drawn. Less is
-            learnt by heart of more data, so take all of it if you can. Defaults
-            to `10_000`.
+        max_examples: Integer. If there are more examples, as many are drawn.
+            A network learns less by heart if there are more data, so take all
+            of them if you can. Defaults to `10_000`.
         seed: Integer. Defaults to `0`.
         directory: String, where KerasTuner keeps its results. Defaults to
             `None`: a temporary one.

@@ -35,9 +35,10 @@ class Soseleto(ExampleWeighting, keras.layers.Layer):
     `alpha_lr` would have to be of the order of `num_examples`. Here `alpha_lr`
     includes this factor.
 
-    Half of all examples end up at a bound of `clip`, where `example_weights` no
-    longer distinguishes them. `example_scores` still does: it is the sum of all
-    changes, unclipped. Rank by it.
+    Examples at a bound of `clip` have equal `example_weights`. `example_scores`
+    still distinguishes them: it is the sum of all changes, unclipped. Which of
+    the two ranks better depends on the noise. `kb.callbacks.ExampleHistory`
+    ranked better than both.
 
     Args:
         num_examples: Integer, size of the source set; ids are in

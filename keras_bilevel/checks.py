@@ -1,6 +1,7 @@
 """Errors of arguments in Keras' form: what was expected, what was received."""
 
 import numbers
+import weakref
 
 import numpy as np
 
@@ -110,6 +111,34 @@ def check_probabilities(name, values, square=False, atol=1e-2, mend=""):
     )
 
 
+class NewModels:
+    """Checks that a function returns a new model each time.
+
+    A wrapper may be new while its network is not. Frozen parts may be shared.
+    """
+
+    def __init__(self):
+        self._trained = []
+
+    def check(self, model):
+        """Raises `ValueError` for a model of which a part has been trained."""
+        trained = [part() for part in self._trained]
+        if any(part is old for part in _parts(model) for old in trained):
+            raise ValueError(
+                "Expected `make_model` to return a new model each time, with "
+                "weights of its own. Received: the same one again, which has "
+                "been trained. Clone networks by `keras.models.clone_model`."
+            )
+
+    def add(self, model):
+        """Notes that a model has been trained."""
+        self._trained += map(weakref.ref, _parts(model))
+
+
+def _parts(model):
+    return [model, *model.trainable_variables]
+
+
 def check_remembers(owner, size):
     """Raises `ValueError` if an object remembers fewer examples than there are.
 
@@ -130,8 +159,8 @@ def unknown_size(owner):
     """Returns a `ValueError` for an object that cannot know `num_examples`."""
     return ValueError(
         f"Expected `num_examples` for `{type(owner).__name__}`, or data that "
-        "tell it. Received: `num_examples=None`, with a dataset of unknown "
-        "size. Pass the number of training examples."
+        "tell it. Received: num_examples=None. Pass the number of training "
+        "examples, or call `fit` first with data whose size is known."
     )
 
 

@@ -30,7 +30,7 @@ class Keeper(keras.callbacks.Callback):
         """Raises `ValueError` unless something was seen."""
         if not np.any(seen):
             raise ValueError(
-                f"Expected a `{type(self).__name__}` that has seen training. "
+                f"Expected `{type(self).__name__}` to have seen training. "
                 "Received: one that has seen none. Train first: `model.fit("
                 "..., callbacks=[history])`. KerasTuner trains with copies of "
                 "its callbacks; pass this one to a `fit` of your own, with "

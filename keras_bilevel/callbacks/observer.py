@@ -62,7 +62,19 @@ class Observer(Keeper):
 
     def set_model(self, model):
         super().set_model(model)
+        self._check_model(model)
         self.build()
+
+    def _check_model(self, model):
+        """Raises `ValueError` for a model whose steps it cannot observe."""
+        if not hasattr(model, "scheme"):
+            raise ValueError(
+                "Expected a `kb.BilevelModel` or a `kb.SelectionModel` for "
+                f"`{type(self).__name__}`, which takes part in their training "
+                f"step. Received: a `{type(model).__name__}`. Wrap the "
+                "network, or use `kb.callbacks.LabelCurves`, which works with "
+                "any Keras model."
+            )
 
     def build(self):
         """Makes the variables whose shapes are known.

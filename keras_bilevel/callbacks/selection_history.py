@@ -50,6 +50,15 @@ class SelectionHistory(ExampleObserver):
         self._epoch = None
         self._is_restored = False
 
+    def _check_model(self, model):
+        super()._check_model(model)
+        if not hasattr(model, "rule"):
+            raise ValueError(
+                "Expected a `kb.SelectionModel` for `SelectionHistory`. "
+                f"Received: a `{type(model).__name__}`, which keeps or leaves "
+                "out no examples. Use `kb.callbacks.ExampleHistory`."
+            )
+
     def build(self):
         super().build()
         self._marks()

@@ -302,9 +302,10 @@ def check_no_steps(steps):
     """Raises a `ValueError` if `steps_per_epoch` is given with a dataset."""
     if steps is not None:
         raise ValueError(
-            "Invalid value for argument `steps_per_epoch`. It is for arrays; "
-            "pass it to `fit()` instead, with a repeated dataset. Received: "
-            f"steps_per_epoch={steps} with a `tf.data.Dataset`."
+            "Invalid value for argument `steps_per_epoch`. Expected None with "
+            "a `tf.data.Dataset`, since it is for arrays. Received: "
+            f"steps_per_epoch={steps}. Pass it to `fit()` instead, with a "
+            "repeated dataset."
         )
 
 

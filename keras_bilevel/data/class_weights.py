@@ -34,9 +34,9 @@ def weighted(dataset, class_weight):
     y = spec[0][1] if is_pair else batches.examples(spec).y
     if y is None or keras.tree.is_nested(y):
         raise ValueError(
-            "`class_weight` is only supported for models with a single "
-            "output, and with labels. Use `sample_weight` for several. "
-            f"Received: labels of structure {y}"
+            "Expected a model with a single output, and labels, with "
+            f"`class_weight`. Received: labels of structure {y}. Use "
+            "`sample_weight` for several outputs."
         )
     labels = dataset.map(
         (lambda source, _: source[1]) if is_pair else (lambda x, y, *_: y)

@@ -106,9 +106,9 @@ def check_classes(labels):
 def _no_classes(received):
     return ValueError(
         "Expected labels that are classes, since the rule asks for them: "
-        "integers of shape `(n,)` or `(n, 1)`, or one-hot vectors. Make "
-        "integers of floats that stand for classes, or take another rule. "
-        f"Received: {received}"
+        "integers of shape `(n,)` or `(n, 1)`, or one-hot vectors. "
+        f"Received: {received}. Make integers of floats that stand for "
+        "classes, or take another rule."
     )
 
 
@@ -238,7 +238,7 @@ class _CallableGroup:
         if not discrete or math.prod(group.shape) != 1:
             raise ValueError(
                 "Invalid value for argument `stratify_by`. Expected a function "
-                "that maps one example's `(x, y)` to one integer. Received a "
+                "that maps one example's `(x, y)` to one integer. Received: a "
                 f"function that returned dtype {kind} and shape "
                 f"{group.shape}. If the dataset is batched, apply "
                 "`.unbatch()` first."
@@ -263,7 +263,7 @@ def _given_groups(groups, num_examples):
     if groups.dtype.kind not in "iub" or groups.shape != (num_examples,):
         raise ValueError(
             "Invalid value for argument `stratify_by`. Expected one integer "
-            f"group for each of the {num_examples} examples. Received an array "
+            f"group for each of {num_examples} examples. Received: an array "
             f"of dtype {groups.dtype} and shape {groups.shape}."
         )
     return groups.astype("int64")
@@ -287,9 +287,9 @@ def _check_label_spec(dataset):
 
 def _wrong_labels(received):
     return ValueError(
-        "Invalid value for argument `stratify_by`. With "
-        "`stratify_by='label'` the labels must be integers or one-hot "
-        "vectors, one per example (a batched dataset needs `.unbatch()`): "
-        "make integers of floats or text that stand for classes. "
-        f"{HINT} Received: y of {received}"
+        "Invalid value for argument `stratify_by`. Expected, with "
+        "`stratify_by='label'`, labels that are integers or one-hot vectors, "
+        f"one per example. Received: y of {received}. Make integers of floats "
+        "or text that stand for classes, and `.unbatch()` a batched dataset. "
+        f"{HINT}"
     )

@@ -144,8 +144,8 @@ class StreamPlan:
             "Invalid value for argument `data`. Expected enough examples for "
             f"one super-batch: {self._layout.shard_size} tuples of "
             f"{self._layout.training_members} training examples of one group. "
-            "Lower `shard_size` or `num_shards`. Received a dataset that ended "
-            f"after {found} examples."
+            f"Received: a dataset that ended after {found} examples. Lower "
+            "`shard_size` or `num_shards`."
         )
 
 

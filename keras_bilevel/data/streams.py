@@ -98,7 +98,7 @@ def check_single_examples(dataset):
     if all(shape.rank and shape[0] is None for shape in shapes):
         raise ValueError(
             "Invalid value for argument `data`. Expected a dataset of single "
-            "examples. Received batches, all of unknown length. Apply "
+            "examples. Received: batches, all of unknown length. Apply "
             "`.unbatch()` first."
         )
 

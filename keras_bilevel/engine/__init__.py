@@ -31,6 +31,7 @@ from keras_bilevel.engine.step import add_regularizers
 from keras_bilevel.engine.step import effective_units
 
 apply = gradients.apply
+check_replicated = replicas.check_replicated
 check_strategy = replicas.check_strategy
 check_validation = replicas.check_validation
 gather = replicas.gather

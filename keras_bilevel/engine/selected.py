@@ -90,6 +90,8 @@ def walk(
     gradient = [scale.down(g) for g in gradient]
     healthy = ops.isfinite(affine.length_of(gradient))
     healthy &= ~state.spoiled(moving, before)
+    # Each replica has the mean over what is kept on all of them.
+    healthy = replicas.on_all(healthy)
     state.restore_unless(healthy, moving, before)
     means = ops.cast(means, "float32") * replicas.num_replicas()
     return Step(

@@ -94,14 +94,14 @@ def restore_unless(healthy, variables, values):
 
 
 @contextlib.contextmanager
-def finite_only(variables, unless=True):
+def finite_only(variables, only_if=True):
     """Restores all variables if the body makes one of them non-finite.
 
     Args:
         variables: List of `keras.Variable`.
-        unless: Boolean scalar, `False` to restore them in any case.
+        only_if: Boolean scalar, `False` to restore them in any case.
     """
     before = read(variables)
     yield
-    healthy = unless & ~spoiled(variables, before)
+    healthy = only_if & ~spoiled(variables, before)
     restore_unless(healthy, variables, before)

@@ -179,7 +179,7 @@ def effective_units(weights):
     return ops.divide_no_nan(ops.square(total), squares)
 
 
-def groups(model, per_layer):
+def group_finder(model, per_layer):
     """Returns a function that maps a variable to the key of its group.
 
     Args:

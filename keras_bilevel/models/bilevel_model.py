@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_bilevel.checks import check_choice
 from keras_bilevel.checks import wrong_argument
 from keras_bilevel.data.labels import check_stratify_by_of_model
 from keras_bilevel.models.fitting import Fitting
@@ -101,6 +102,8 @@ class BilevelModel(Fitting, Wrapper):
         super().__init__(model, **kwargs)
         check_stratify_by_of_model(stratify_by)
         self.weighting = get_weighting(weighting)
+        for name in self.weighting.statistics:
+            check_choice("statistics", name, self.weighting.known_statistics)
         self.source_loss = source_loss
         self.stratify_by = stratify_by
         self.rare = rare

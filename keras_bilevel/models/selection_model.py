@@ -233,7 +233,8 @@ def _check_networks(networks, rule):
         raise wrong(
             "argument `networks`",
             f"{needed or 'at least one'} for {type(rule).__name__}",
-            f"{len(networks)} networks",
+            len(networks),
+            "Pass a list of as many networks.",
         )
     seen = set()
     for network in networks:

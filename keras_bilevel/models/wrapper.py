@@ -263,16 +263,7 @@ def check_trains(model):
             f"in the next batch. Received: {', '.join(found)} with "
             "`stateful=True`. Pass `stateful=False`."
         )
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    steps = optimizer.gradient_accumulation_steps
-    if steps and engine.replicas_of(model) > 1:
-        raise ValueError(
-            "Expected an optimizer without `gradient_accumulation_steps` under "
-            "several replicas: Keras applies it inside of a condition, where "
-            "replicas cannot wait for one another. Received: "
-            f"gradient_accumulation_steps={steps}. Take larger batches, or one "
-            "replica."
-        )
+    engine.check_replicated(model)
     replaced = [
         v.path
         for v in model.trainable_variables

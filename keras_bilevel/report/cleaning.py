@@ -103,7 +103,8 @@ def _check_choice(keep, threshold):
     if (keep is None) == (threshold is None):
         raise ValueError(
             "Expected exactly one of `keep` and `threshold`. "
-            f"Received: keep={keep}, threshold={threshold}"
+            f"Received: keep={keep}, threshold={threshold}. Pass `keep` for "
+            "a share of the examples, or `threshold` for a limit of scores."
         )
     if keep is not None:
         checks.check_share("keep", keep)

@@ -161,6 +161,6 @@ def _described(scores, array):
         return (
             f"{name}, which has no scores of examples. Pass a history that "
             "was in the `callbacks` of `fit`, or the `weighting` of a model "
-            "that remembers one for each example."
+            "that remembers one for each example"
         )
     return f"{name} with dtype {array.dtype} and shape {array.shape}"

@@ -1,12 +1,11 @@
 """Predictions by networks that have not seen the example."""
 
-import weakref
-
 import keras
 import numpy as np
 
 from keras_bilevel.callbacks import agreement
 from keras_bilevel.callbacks import outputs
+from keras_bilevel.checks import NewModels
 from keras_bilevel.checks import check_integer
 from keras_bilevel.data.arrays import read_examples
 from keras_bilevel.data.labels import read_class_ids
@@ -69,36 +68,21 @@ def out_of_sample(make_model, x, y, *, folds=5, seed=0, verbose=1, **fit):
     selection = import_extra("sklearn.model_selection", "report")
     split = selection.StratifiedKFold(folds, shuffle=True, random_state=seed)
     bar = keras.utils.Progbar(folds, verbose=verbose, unit_name="fold")
-    found, trained = None, []
+    # A trained one would have seen what it is to predict.
+    found, new_models = None, NewModels()
     for number, (seen, unseen) in enumerate(split.split(classes, classes)):
         model = make_model()
-        _check_new(model, trained)
+        new_models.check(model)
         if weights is not None:
             fit["sample_weight"] = weights[seen]
         model.fit(_rows(x, seen), y[seen], verbose=0, **fit)
-        trained += map(weakref.ref, _parts(model))
+        new_models.add(model)
         part = _probabilities(model, _rows(x, unseen), y[unseen])
         if found is None:
             found = np.empty((len(y), part.shape[1]), "float32")
         found[unseen] = part
         bar.update(number + 1)
     return found
-
-
-def _check_new(model, trained):
-    """Raises `ValueError` for a model that has seen what it will predict."""
-    trained = [part() for part in trained]
-    if any(part is old for part in _parts(model) for old in trained):
-        raise ValueError(
-            "Expected `make_model` to return a new model each time, with "
-            "weights of its own. Received: the same one again, which has been "
-            "trained. Clone networks by `keras.models.clone_model`."
-        )
-
-
-def _parts(model):
-    # A wrapper may be new while its network is not. Frozen parts may be shared.
-    return [model, *model.trainable_variables]
 
 
 def _rows(x, rows):

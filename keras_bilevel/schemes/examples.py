@@ -16,7 +16,9 @@ from keras_bilevel.schemes.scheme import WeighingScheme
 
 
 class Examples(WeighingScheme):
-    """SOSELETO's scheme: source and target batches, of one network or two.
+    """The scheme of weightings of examples: source and target batches.
+
+    They go through one network, or through two.
 
     Besides the metrics of `WeighingScheme`, the progress bar shows
     `target_loss`. With a source network, `loss` is that of the target, and
@@ -173,7 +175,6 @@ class AlignmentCheck(keras.callbacks.Callback):
     their alignments is the alignment of the whole loss, unless a second
     derivative is wrong. Such a step changes nothing. The check runs after the
     first batch of `fit` and after every epoch.
-
     """
 
     def __init__(self):

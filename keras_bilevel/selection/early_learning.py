@@ -68,7 +68,9 @@ class EarlyLearning(keras.layers.Layer, Rule):
         if self.beta == 1.0:
             expected = "a float in [0, 1): with 1 nothing would be remembered"
             raise checks.wrong_argument("beta", beta, expected)
-        self.strength = checks.check_positive("strength", strength, True)
+        self.strength = checks.check_positive(
+            "strength", strength, or_zero=True
+        )
         if num_examples is not None:
             checks.check_integer("num_examples", num_examples, 1)
         self.num_examples = num_examples

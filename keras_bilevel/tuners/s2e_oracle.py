@@ -224,10 +224,27 @@ class S2EOracle(OracleHooks, keras_tuner.Oracle):
         values = dict(zip(self.names, x.tolist()))
         for name in self.names:
             self.hyperparameters.Float(name, 0.0, 1.0, default=0.5)
+        self._check_free()
         values = self._with_others(values)
         self._rounds[trial_id] = len(thetas) - 1
         self._num_drawn += 1
         return {"status": "RUNNING", "values": values}
+
+    def _check_free(self):
+        """Raises an error where a number of the schedule is not free."""
+        free = keras_tuner.HyperParameters()
+        free.Float("free", 0.0, 1.0)
+        expected = _range_of(*free.space)
+        for hp in self.hyperparameters.space:
+            if hp.name in self.names and _range_of(hp) != expected:
+                raise wrong(
+                    f"hyperparameter `{hp.name}`",
+                    f"{expected}, which the oracle draws from",
+                    _range_of(hp),
+                    "Leave the numbers of the schedule out of "
+                    "`hyperparameters`. To hold one, make the schedule in "
+                    "`build`: `kb.schedules.S2ESchedule(...)`.",
+                )
 
     def _with_others(self, values):
         """Draws the user's own hyperparameters, as far as they are active."""
@@ -399,6 +416,17 @@ class S2EOracle(OracleHooks, keras_tuner.Oracle):
     def save_trial(self, trial):
         folder = self.trial_folder(trial.trial_id)
         replace_file(os.path.join(folder, "trial.json"), trial.save)
+
+
+def _range_of(hp):
+    """Returns what values a hyperparameter may take, as text."""
+    config = hp.get_config()
+    parts = [
+        f"{name}={value!r}"
+        for name, value in config.items()
+        if name not in ("name", "default", "conditions")
+    ]
+    return f"{type(hp).__name__}({', '.join(parts)})"
 
 
 def _has_workers():

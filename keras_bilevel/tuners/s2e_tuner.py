@@ -247,6 +247,14 @@ def _check_names(oracle):
     missing = [name for name in oracle.names if name not in asked]
     if not missing:
         return
+    if not oracle.tune_new_entries:
+        raise checks.wrong(
+            "argument `hyperparameters`",
+            f"{missing[0]!r} and all other numbers of the schedule in it, "
+            "since tune_new_entries=False",
+            asked,
+            "Leave `tune_new_entries` at True.",
+        )
     wrong = [name for name in asked if "alpha_" in name or "beta_" in name]
     call = f"{S2ESchedule.__name__}.from_hyperparameters(hp, epochs"
     raise checks.wrong(

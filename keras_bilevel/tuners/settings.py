@@ -10,6 +10,7 @@ import keras
 import keras_tuner
 import numpy as np
 
+from keras_bilevel.checks import NewModels
 from keras_bilevel.checks import check_integer
 from keras_bilevel.checks import wrong
 from keras_bilevel.checks import wrong_argument
@@ -337,7 +338,7 @@ class _Trials(keras_tuner.HyperModel):
             len(y), held_out, max_examples
         )
         self.repeats, self.seed = repeats, seed
-        self._last = None
+        self._new_models = NewModels()
 
     @property
     def grid(self):
@@ -355,12 +356,8 @@ class _Trials(keras_tuner.HyperModel):
         with _fatal():
             model = self.make_model()
             _check(model)
-            if model is self._last:
-                raise ValueError(
-                    "Expected `make_model` to return a new model each time. "
-                    "Received: the same one again, which has been trained."
-                )
-            self._last = model
+            self._new_models.check(model)
+            self._new_models.add(model)
             return self.settings[name].apply(model)
 
     def fit(self, hp, model, batch_size, epochs, **unused):
@@ -369,6 +366,8 @@ class _Trials(keras_tuner.HyperModel):
         with _fatal():
             seen, unseen = self._split(hp.get("repeat"))
             model.fit(*seen, batch_size=batch_size, epochs=epochs, verbose=0)
+            # A network may have had no weights before.
+            self._new_models.add(model)
             logs = model.evaluate(*unseen, verbose=0, return_dict=True)
         seconds = time.monotonic() - start
         return {"held_out": logs["accuracy"], "seconds": seconds}
@@ -413,7 +412,7 @@ class _Trials(keras_tuner.HyperModel):
         names = list(self.settings)
         # The one-standard-error rule: the simplest that may be the best.
         name = names[np.flatnonzero(gap <= error)[0]]
-        pandas = import_extra("pandas", "report")
+        pandas = import_extra("pandas", "tuner")
         table = pandas.DataFrame(
             {
                 "setting": names,
@@ -449,7 +448,8 @@ def all_settings(batch_size, shards=None):
     if shards is None:
         shards = _few_and_many(batch_size)
     for number in shards:
-        if number < 2 or batch_size % number:
+        check_integer("shards", number, 2)
+        if batch_size % number:
             raise wrong(
                 "argument `shards`",
                 "integers of at least 2 that divide `batch_size`, "

@@ -16,6 +16,7 @@ class Weighting:
         statistics: Tuple of the names that `call` reads. All units have an
             `"alignment"` (inner product of the unit's gradient with the
             upper-level gradient) and a `"loss"`.
+        known_statistics: Tuple of all names that `statistics` may have.
         l1_normalize: Boolean, whether the weights of a group are divided by
             the sum of their absolute values. Defaults to `False`.
 
@@ -31,6 +32,7 @@ class Weighting:
     """
 
     statistics = ("alignment",)
+    known_statistics = ("alignment", "loss")
     l1_normalize = False
 
     def call(self, **statistics):
@@ -38,11 +40,12 @@ class Weighting:
 
         Args:
             **statistics: One float tensor for each name in `statistics`, of
-                shape `(groups, units)`, except `gram`, which is
-                `(groups, units, units)`.
+                shape `(groups, units)`, except `loss`, which is `(1, units)`,
+                and `gram`, which is `(groups, units, units)`.
 
         Returns:
-            Float tensor of shape `(groups, units)`.
+            Float tensor of shape `(groups, units)`, or `(1, units)` if all
+            groups have the same weights.
         """
         raise NotImplementedError(
             f"{type(self).__name__} must implement `call(**statistics)`."
@@ -88,6 +91,7 @@ class ShardWeighting(Weighting):
     ```
     """
 
+    known_statistics = ("alignment", "loss", "norm", "gram")
     num_shards = 8
     num_validation_shards = 1
     per_layer = False

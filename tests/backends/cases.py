@@ -135,6 +135,21 @@ def shards_per_layer():
     return weigh_shards(cnn(), kb.weighting.DeepBilevel(6, per_layer=True))
 
 
+@keras.saving.register_keras_serializable("tests")
+class SmallLoss(kb.weighting.ShardWeighting):
+    statistics = ("loss",)
+    num_shards = 6
+    per_layer = True
+
+    def call(self, loss):
+        return ops.exp(-loss)
+
+
+@case
+def shards_by_loss_per_layer():
+    return weigh_shards(cnn(), SmallLoss())
+
+
 @case
 def shards_exact():
     return weigh_shards(cnn(), kb.weighting.DeepBilevel(6, solver="exact"))

@@ -13,6 +13,7 @@ from tests.models.tools import batch_of
 from tests.models.tools import batched
 from tests.models.tools import compiled
 from tests.models.tools import tanh_network
+from tests.models.tools import values
 
 
 def still(**kwargs):
@@ -248,7 +249,7 @@ def test_a_history_that_is_too_short_is_an_error_for_datasets_too():
 @pytest.mark.parametrize("name", ["ExampleHistory", "SelectionHistory"])
 def test_history_without_a_number_says_that_it_saw_nothing(name):
     history = getattr(kb.callbacks, name)()
-    with pytest.raises(ValueError, match=f"{name}` that has seen training"):
+    with pytest.raises(ValueError, match=f"{name}` to have seen training"):
         history.example_scores
 
 
@@ -269,3 +270,24 @@ def test_weights_of_batches_of_two_sizes_are_an_error():
     history = kb.callbacks.WeightHistory()
     with pytest.raises(ValueError, match="drop_remainder=True"):
         model.fit(varied, verbose=0, callbacks=[history])
+
+
+HISTORIES = ["ExampleHistory", "WeightHistory", "SelectionHistory"]
+
+
+@pytest.mark.parametrize("name", HISTORIES)
+def test_observers_of_other_models_are_refused(name):
+    x, y = batch_of(16)
+    network = tanh_network()
+    network.compile("sgd", still().loss)
+    with pytest.raises(ValueError, match="Received: a `Sequential`. Wrap"):
+        network.fit(x, y, callbacks=[getattr(kb.callbacks, name)()], verbose=0)
+
+
+def test_a_selection_history_needs_a_selection():
+    x, y = batch_of(64)
+    before = values((model := still()).variables)
+    with pytest.raises(ValueError, match="Use `kb.callbacks.ExampleHistory`"):
+        model.fit(x, y, callbacks=[kb.callbacks.SelectionHistory()], verbose=0)
+    for a, b in zip(before, values(model.variables), strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -176,3 +176,75 @@ def test_graph_of_the_step_is_fit_for_a_tpu(rule):
     found, seen = compiled_test.unfit(graph)
     assert not found
     assert {"MatMul", "ResourceScatterUpdate"} <= seen
+
+
+def roots(x):
+    """Has a finite value everywhere, and no finite gradient at 0."""
+    return keras.ops.sqrt(keras.ops.abs(x))
+
+
+@pytest.mark.parametrize("replica", [0, 1])
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("per_replica", [False, True])
+def test_a_gradient_that_is_not_finite_on_one_replica(
+    replica, scaled, per_replica
+):
+    x, y = runs.examples(16)
+    x[8 * replica + 3] = 0
+    batches = tf.data.Dataset.from_tensors(
+        (x, y, np.ones(16, "float32"), np.arange(16))
+    )
+    for strategy in (runs.mirrored(2), tf.distribute.get_strategy()):
+        keras.utils.set_random_seed(7)
+        with strategy.scope():
+            network = keras.Sequential(
+                [
+                    keras.Input((runs.INPUTS,)),
+                    keras.layers.Dense(7, activation=roots),
+                    keras.layers.BatchNormalization(),
+                    keras.layers.Dense(runs.CLASSES),
+                ]
+            )
+            model = kb.SelectionModel(
+                [network],
+                kb.selection.SelfPaced(),
+                select_per_replica=per_replica,
+            )
+            optimizer = keras.optimizers.SGD(0.1)
+            if scaled:
+                optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+            model.compile(
+                optimizer, keras.losses.SparseCategoricalCrossentropy(True)
+            )
+        before = [v.numpy() for v in network.variables]
+        history = kb.callbacks.SelectionHistory(16)
+        logs = model.fit(batches, verbose=0, callbacks=[history]).history
+        for a, v in zip(before, network.variables, strict=True):
+            np.testing.assert_array_equal(a, v.numpy())
+        assert logs["dropped_examples"] == [16]
+        assert logs["kept"] == [0.0]
+        assert np.isnan(logs["loss"][0])
+        with pytest.raises(ValueError, match="one that has seen none"):
+            history.example_scores
+
+
+REFUSED = [
+    ({"gradient_accumulation_steps": 2}, {}),
+    ({"use_ema": True, "ema_overwrite_frequency": 2}, {}),
+    ({}, {"steps_per_execution": 2}),
+]
+
+
+@pytest.mark.parametrize("options, compiling", REFUSED)
+def test_options_that_keras_cannot_replicate_are_refused(options, compiling):
+    x, y = runs.examples(48)
+    name = [*options, *compiling][-1]
+    with runs.mirrored(2).scope():
+        model = kb.SelectionModel(networks(1), kb.selection.SelfPaced())
+        model.compile(
+            keras.optimizers.SGD(0.1, **options),
+            keras.losses.SparseCategoricalCrossentropy(True),
+            **compiling,
+        )
+    with pytest.raises(ValueError, match=f"Expected .*{name}"):
+        model.fit(x, y, batch_size=24, verbose=0)

@@ -141,3 +141,47 @@ def test_arrays_for_a_target_driven_weighting_are_an_error():
     model = compiled(tanh_network(), PositiveAlignment())
     with pytest.raises(ValueError, match="source_target_batches"):
         model.fit(*batch_of(32), verbose=0)
+
+
+class SmallLoss(kb.weighting.ShardWeighting):
+    """Trusts shards of a small loss, whatever the judge says."""
+
+    statistics = ("loss",)
+    num_shards = 4
+
+    def __init__(self, per_layer=False):
+        self.per_layer = per_layer
+
+    def call(self, loss):
+        return keras.ops.exp(-loss)
+
+
+def convolutions():
+    rows = [layers.Reshape((5, 1)), layers.Conv1D(3, 2), layers.Flatten()]
+    return keras.Sequential([keras.Input((5,)), *rows, layers.Dense(3)])
+
+
+@pytest.mark.parametrize("make", [tanh_network, convolutions])
+def test_weights_of_losses_are_the_same_in_every_layer(make):
+    x, y = batch_of(16)
+    first, second = make(), make()
+    second.set_weights(first.get_weights())
+    steps = [
+        train_step(compiled(network, SmallLoss(per_layer)), x, y)
+        for network, per_layer in ((first, False), (second, True))
+    ]
+    assert steps[0].weights.shape == (1, 3)
+    assert steps[1].weights.shape == (2, 3)
+    for row in steps[1].weights:
+        np.testing.assert_allclose(row, steps[0].weights[0], rtol=1e-6)
+    for a, b in zip(*map(values, (first.variables, second.variables))):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("unit", ["Shard", "Example"])
+def test_unknown_statistics_are_refused(unit):
+    base = getattr(kb.weighting, f"{unit}Weighting")
+    name = {"Shard": "norms", "Example": "norm"}[unit]
+    weighting = type("Mine", (base,), {"statistics": ("alignment", name)})()
+    with pytest.raises(ValueError, match=f"statistics='{name}'"):
+        kb.BilevelModel(tanh_network(), weighting)

@@ -552,3 +552,37 @@ def test_arguments_of_the_tuner_are_those_of_the_oracle(tmp_path):
     assert tuner.oracle.worker_timeout == 60.0
     with pytest.raises((TypeError, ValueError), match="no_such"):
         tools.tuner(tmp_path, no_such=1)
+
+
+def narrow(hp):
+    hp.Float("schedule_beta_1_0", 0.0, 0.1)
+
+
+def hold(hp):
+    hp.Fixed("schedule_beta_1_0", 0.25)
+
+
+@pytest.mark.parametrize("change", [narrow, hold])
+def test_numbers_of_the_schedule_are_free(change, tmp_path):
+    hp = keras_tuner.HyperParameters()
+    change(hp)
+    tuner = tools.tuner(str(tmp_path), hyperparameters=hp)
+    with pytest.raises(ValueError, match="hyperparameter `schedule_beta_1_0`"):
+        tuner.search(verbose=0)
+
+
+def test_a_space_that_may_not_grow_needs_the_schedule(tmp_path):
+    def build(hp):
+        make = kb.schedules.S2ESchedule.from_hyperparameters
+        return make(hp, 4)
+
+    hp = keras_tuner.HyperParameters()
+    hp.Fixed("rate", 0.1)
+    with pytest.raises(ValueError, match="since tune_new_entries=False"):
+        kb.tuners.S2ETuner(
+            hypermodel=build,
+            objective=tools.OBJECTIVE,
+            hyperparameters=hp,
+            tune_new_entries=False,
+            directory=str(tmp_path),
+        )

@@ -274,10 +274,24 @@ def test_another_search_in_its_directory_is_refused(options, message, tmp_path):
         suggest(**{**first, **options})
 
 
-def test_one_model_for_all_trials_is_refused():
+@pytest.mark.parametrize("is_model_new", [False, True])
+def test_one_network_for_all_trials_is_refused(is_model_new):
     model = make_model()
+
+    def make_again():
+        if not is_model_new:
+            return model
+        again = keras.Sequential(model.layers)
+        again.compile_from_config(model.get_compile_config())
+        return again
+
     with pytest.raises(ValueError, match="a new model each time"):
-        suggest(lambda: model, shards=[4])
+        suggest(make_again, shards=[4])
+
+
+def test_shards_have_to_be_integers():
+    with pytest.raises(ValueError, match="shards='4'"):
+        suggest(shards=["4"])
 
 
 def test_more_classes_than_held_out_examples_are_not_stratified():

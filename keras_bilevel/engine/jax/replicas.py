@@ -119,6 +119,10 @@ def check_validation(data):
         )
 
 
+def check_replicated(model):
+    """Raises `ValueError` for options with which Keras fails on replicas."""
+
+
 def check_strategy(model):
     """Raises `ValueError` for a strategy without synchronous replicas."""
 

@@ -66,7 +66,7 @@ class _Weigher:
         self._weighting = weighting
         self._scale = scale
         self._split = weighting.num_validation_shards
-        group_of = step.groups(model, weighting.per_layer)
+        group_of = step.group_finder(model, weighting.per_layer)
         numbers = {}
         self._groups = [
             numbers.setdefault(group_of(variable), len(numbers))

@@ -108,8 +108,7 @@ def _clipped(gradients, optimizer):
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         optimizer = optimizer.inner_optimizer
     clip = _clip(optimizer)
-    # With accumulation, Keras clips the accumulated gradient, not this one.
-    if clip is None or optimizer.gradient_accumulation_steps:
+    if clip is None:
         return gradients
     count = replicas.num_replicas()
     means = replicas.reduce_mean(gradients)

@@ -18,7 +18,7 @@ from keras_bilevel.data.batches import map_tensors
 from keras_bilevel.engine import compiled_losses
 from keras_bilevel.engine import losses
 from keras_bilevel.engine import state
-from keras_bilevel.engine.step import groups
+from keras_bilevel.engine.step import group_finder
 from keras_bilevel.engine.tensorflow import at_once
 from keras_bilevel.engine.tensorflow import calls
 from keras_bilevel.engine.tensorflow import known_layers
@@ -121,7 +121,7 @@ class OnePass:
             self._calls = pairs
         else:
             self._take_apart(pairs)
-            self._stack(groups(model, weighting.per_layer))
+            self._stack(group_finder(model, weighting.per_layer))
         self.num_calls = len(self._calls)
 
     def _losses_of_shards(self, model, shards):

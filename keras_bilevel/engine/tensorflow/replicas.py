@@ -155,6 +155,52 @@ def check_strategy(model):
         )
 
 
+def check_replicated(model):
+    """Raises `ValueError` for options with which Keras fails on replicas.
+
+    Args:
+        model: A compiled `keras.Model`.
+    """
+    strategy = model.distribute_strategy
+    is_mirrored = isinstance(
+        strategy,
+        (
+            tf.distribute.MirroredStrategy,
+            tf.distribute.MultiWorkerMirroredStrategy,
+        ),
+    )
+    if is_mirrored or replicas_of(model) > 1:
+        _check_optimizer(model.optimizer)
+    # TensorFlow finds no inputs of the steps after the first.
+    is_mirrored &= replicas_of(model) > 1
+    if is_mirrored and model.steps_per_execution > 1:
+        raise ValueError(
+            "Expected steps_per_execution=1 under several replicas of a "
+            f"`{type(strategy).__name__}`, with which Keras cannot run several "
+            "steps at once. Received: steps_per_execution="
+            f"{model.steps_per_execution}. Leave it out of `compile`, or train "
+            "on one device."
+        )
+
+
+def _check_optimizer(optimizer):
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    mends = {"gradient_accumulation_steps": "Take larger batches"}
+    if optimizer.use_ema:
+        mends["ema_overwrite_frequency"] = (
+            "Overwrite weights by the callback `SwapEMAWeights`"
+        )
+    for name, mend in mends.items():
+        value = getattr(optimizer, name)
+        if value:
+            raise ValueError(
+                f"Expected an optimizer without `{name}` under a strategy: "
+                "Keras applies it inside of a condition, where replicas cannot "
+                f"wait for one another. Received: {name}={value}. {mend}, or "
+                "train without a strategy."
+            )
+
+
 def make_once(make, model=None):
     """Creates variables once for all replicas.
 

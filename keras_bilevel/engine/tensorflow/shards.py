@@ -204,6 +204,8 @@ class _Shards:
             for name in self.weighting.statistics
         }
         weights = weights_of(self.weighting, statistics)[:, 0]
+        # Those of the loss alone are one for all groups.
+        weights = tf.broadcast_to(weights, (self.packing.num_groups,))
         return self.scale.mask(seen["healthy"], weights)
 
     def weigh_all(self, seen, gram=None):
@@ -216,7 +218,8 @@ class _Shards:
         statistics["loss"] = self.scale.mask(healthy, seen["loss"])[None]
         statistics["gram"] = gram
         weights = weights_of(self.weighting, statistics)
-        return self.scale.mask(healthy, weights)
+        shape = (self.packing.num_groups, healthy.shape[0])
+        return self.scale.mask(healthy, tf.broadcast_to(weights, shape))
 
     def solve(self, seen):
         """Weighs all shards by their Gram matrix, and sums their gradients."""

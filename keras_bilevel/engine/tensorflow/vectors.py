@@ -4,7 +4,7 @@ import math
 
 import tensorflow as tf
 
-from keras_bilevel.engine.step import groups
+from keras_bilevel.engine.step import group_finder
 from keras_bilevel.engine.tensorflow import gradients
 
 
@@ -32,7 +32,7 @@ class Packing:
     def __init__(self, model, gradient, per_layer, apart=frozenset()):
         variables = model.trainable_variables
         self.shapes = [variable.shape for variable in variables]
-        group_of = groups(model, per_layer)
+        group_of = group_finder(model, per_layer)
         numbers, packed = {}, {}
         self._group_of = {}
         for i, variable in enumerate(variables):
@@ -87,11 +87,11 @@ class Packing:
 # Measured in benchmarks/speed.py: unrolled turns are up to a quarter faster
 # (networks of many small operations), but memory and trace time grow with
 # their number and size; a `tf.while_loop` keeps both constant.
-MOST_UNROLLED = 8
-MOST_UNROLLED_CALLS = 64
+_MOST_UNROLLED = 8
+_MOST_UNROLLED_CALLS = 64
 # Small shards alone cannot keep the processors busy: this many turns of the
 # `tf.while_loop` may overlap.
-OVERLAP = 4
+_OVERLAP = 4
 
 
 def fold(body, carry, turns, like, calls=1, unroll=False):
@@ -108,7 +108,7 @@ def fold(body, carry, turns, like, calls=1, unroll=False):
     Returns:
         Tuple of the last carry and the outputs, stacked along a new axis 0.
     """
-    is_short = turns <= MOST_UNROLLED and turns * calls <= MOST_UNROLLED_CALLS
+    is_short = turns <= _MOST_UNROLLED and turns * calls <= _MOST_UNROLLED_CALLS
     if unroll or is_short:
         outputs = []
         for turn in range(turns):
@@ -130,7 +130,7 @@ def fold(body, carry, turns, like, calls=1, unroll=False):
         lambda turn, *_: turn < turns,
         one_turn,
         (0, carry, arrays),
-        parallel_iterations=OVERLAP,
+        parallel_iterations=_OVERLAP,
         maximum_iterations=turns,
     )
     return carry, tf.nest.map_structure(lambda array: array.stack(), arrays)

@@ -35,6 +35,19 @@ def check_integer(name, value, least, mend=""):
     return int(value)
 
 
+def check_shards(num_shards, num_validation_shards):
+    """Raises `ValueError` unless a shard is left to train on."""
+    check_integer("num_shards", num_shards, 2)
+    check_integer("num_validation_shards", num_validation_shards, 1)
+    if num_validation_shards >= num_shards:
+        raise wrong_argument(
+            "num_validation_shards",
+            num_validation_shards,
+            f"fewer than num_shards={num_shards}, so that a training shard is "
+            "left",
+        )
+
+
 def check_share(name, value):
     """Returns a value as a `float`, if it is in [0, 1]."""
     if not _is_number(value) or not 0 <= value <= 1:
@@ -82,7 +95,7 @@ def check_type(name, value, kind, mend=""):
         )
 
 
-def check_probabilities(name, values, square=False, atol=1e-2, mend=""):
+def check_probabilities(name, values, square=False, atol=1e-2):
     """Returns a float64 matrix, if each of its rows is a distribution.
 
     Args:
@@ -90,7 +103,6 @@ def check_probabilities(name, values, square=False, atol=1e-2, mend=""):
         values: Array of shape `(n, num_classes)`.
         square: Boolean, whether `n` has to be `num_classes`.
         atol: Float, how far the sum of a row may be from 1.
-        mend: String, what to do about it. Defaults to `""`.
     """
     matrix = np.array(values, "float64")
     is_matrix = matrix.ndim == 2 and matrix.size > 0
@@ -107,7 +119,7 @@ def check_probabilities(name, values, square=False, atol=1e-2, mend=""):
         f"argument `{name}`",
         f"shape {shape}, numbers >= 0 with a sum of 1 in each row",
         received,
-        mend,
+        "" if square else "Apply `keras.ops.softmax` to logits.",
     )
 
 

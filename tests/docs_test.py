@@ -72,7 +72,7 @@ def names(page):
         "wrong": wrong,
         "make_network": make_network,
         # The guide to strategies makes it in their scope.
-        "net": make_network if page.stem == "distribute" else make_network(),
+        "net": make_network(),
         "net_a": make_network(),
         "net_b": make_network(),
         "model": model,

@@ -12,8 +12,9 @@ from keras_bilevel.data.epochs import window
 from keras_bilevel.data.pipelines import gather_rows
 from keras_bilevel.data.streams import count_positions
 
-# A key that decorrelates the draws of source and target.
+# Keys that decorrelate the draws of source and target.
 SOURCE = 0
+TARGET = 1
 
 
 class ArraySource:
@@ -162,8 +163,6 @@ def _num_steps(num_examples, size, drop_remainder):
     return -(-num_examples // size)
 
 
-# A key that decorrelates the draws of target and source.
-TARGET = 1
 # Block size, in steps, when the length of the epoch is unknown.
 BLOCK = 1024
 # Making a generator takes as long as permuting about this many examples.

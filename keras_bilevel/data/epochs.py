@@ -53,7 +53,7 @@ class EpochCounter:
 
     Example:
 
-    >>> counter = EpochCounter()
+    >>> counter = kb.data.EpochCounter()
     >>> counter(), counter()
     (0, 1)
     >>> counter.set(5)
@@ -98,8 +98,8 @@ def epoch_counters(dataset):
     Example:
 
     ```python
-    dataset = stratified_batches((x, y), seed=0).map(augment).prefetch(2)
-    for counter in epoch_counters(dataset):
+    dataset = kb.data.stratified_batches((x, y), seed=0).map(augment)
+    for counter in kb.data.epoch_counters(dataset):
         counter.set(3)  # The next iteration is epoch 3.
     ```
     """

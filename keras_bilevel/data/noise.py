@@ -47,7 +47,8 @@ def symmetric(labels, fraction, num_classes=None, *, exact=True, seed=None):
 
     Example:
 
-    >>> noisy, mask = symmetric(np.zeros(10, "int64"), 0.4, 10, seed=0)
+    >>> y = np.zeros(10, "int64")
+    >>> noisy, mask = kb.data.noise.symmetric(y, 0.4, 10, seed=0)
     >>> int(mask.sum())
     4
 
@@ -82,7 +83,7 @@ def pair_flip(labels, fraction, num_classes=None, *, exact=True, seed=None):
 
     Example:
 
-    >>> pair_flip(np.array([0, 1, 2]), 1.0, seed=0)[0]
+    >>> kb.data.noise.pair_flip(np.array([0, 1, 2]), 1.0, seed=0)[0]
     array([1, 2, 0])
 
     Reference:
@@ -112,7 +113,8 @@ def uniform(labels, num_classes=None, *, seed=None):
 
     Example:
 
-    >>> noisy, mask = uniform(np.zeros(1000, "int64"), num_classes=10)
+    >>> y = np.zeros(1000, "int64")
+    >>> noisy, mask = kb.data.noise.uniform(y, num_classes=10)
     >>> bool(0.8 < mask.mean() < 1.0)
     True
     """
@@ -141,7 +143,8 @@ def confusion(labels, matrix, *, seed=None):
 
     Example:
 
-    >>> confusion(np.array([0, 1, 1]), [[1.0, 0.0], [1.0, 0.0]])[0]
+    >>> matrix = [[1.0, 0.0], [1.0, 0.0]]
+    >>> kb.data.noise.confusion(np.array([0, 1, 1]), matrix)[0]
     array([0, 0, 0])
 
     Reference:
@@ -177,7 +180,7 @@ def random_confusion_matrix(num_classes, fraction, seed=None):
 
     Example:
 
-    >>> matrix = random_confusion_matrix(10, 0.4, seed=0)
+    >>> matrix = kb.data.noise.random_confusion_matrix(10, 0.4, seed=0)
     >>> bool(np.allclose(np.diag(matrix), 0.6))
     True
 
@@ -214,7 +217,8 @@ def pixel_permutation(images, *, per_image=True, seed=None):
 
     Example:
 
-    >>> noisy, mask = pixel_permutation(np.random.rand(4, 8, 8, 3), seed=0)
+    >>> x = np.random.rand(4, 8, 8, 3)
+    >>> noisy, mask = kb.data.noise.pixel_permutation(x, seed=0)
     >>> noisy.shape
     (4, 8, 8, 3)
 
@@ -270,7 +274,7 @@ def predicted(model, x, labels, *, batch_size=32, seed=None):
     Example:
 
     ```python
-    noisy, mask = predicted(pretrained, x_train, y_train, seed=0)
+    noisy, mask = kb.data.noise.predicted(pretrained, x, y, seed=0)
     mask.mean()  # The noise level.
     ```
 

@@ -45,7 +45,8 @@ def shuffled_batches(
     Example:
 
     >>> x, y = np.random.rand(1000, 32), np.random.randint(10, size=1000)
-    >>> x_1, y_1, w_1, ids = next(iter(shuffled_batches((x, y), 128)))
+    >>> dataset = kb.data.shuffled_batches((x, y), 128)
+    >>> x_1, y_1, w_1, ids = next(iter(dataset))
     >>> np.array_equal(y[ids], y_1)
     True
     """

@@ -106,7 +106,9 @@ def source_target_batches(
 
     >>> x, y = np.random.rand(1000, 32), np.random.randint(10, size=1000)
     >>> x_clean, y_clean = x[:50], y[:50]
-    >>> dataset = source_target_batches((x, y), (x_clean, y_clean), 256, 32)
+    >>> dataset = kb.data.source_target_batches(
+    ...     (x, y), (x_clean, y_clean), 256, 32
+    ... )
     >>> (x_s, y_s, ids), (x_t, y_t) = next(iter(dataset))
     >>> x_s.shape, x_t.shape
     (TensorShape([256, 32]), TensorShape([32, 32]))

@@ -133,7 +133,9 @@ def stratified_batches(
 
     >>> x = np.random.rand(1000, 32)
     >>> y = np.random.randint(10, size=1000)
-    >>> dataset = stratified_batches((x, y), num_shards=4, shard_size=20)
+    >>> dataset = kb.data.stratified_batches(
+    ...     (x, y), num_shards=4, shard_size=20
+    ... )
     >>> batch_x, batch_y = next(iter(dataset))
     >>> batch_x.shape
     TensorShape([80, 32])

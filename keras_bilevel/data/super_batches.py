@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 
 from keras_bilevel.checks import check_integer
+from keras_bilevel.checks import check_shards
 from keras_bilevel.checks import wrong
 from keras_bilevel.data.epochs import PASS
 from keras_bilevel.data.epochs import SPLIT
@@ -45,18 +46,9 @@ class Layout:
         num_replicas=1,
         separate_validation=False,
     ):
-        check_integer("num_shards", num_shards, 2)
+        check_shards(num_shards, num_validation_shards)
         check_integer("shard_size", shard_size, 1)
-        check_integer("num_validation_shards", num_validation_shards, 1)
         check_integer("num_replicas", num_replicas, 1)
-        if num_validation_shards >= num_shards:
-            raise wrong(
-                "argument `num_validation_shards`",
-                "fewer than `num_shards`, so that at least one shard is "
-                "left to train on",
-                f"num_validation_shards={num_validation_shards}, "
-                f"num_shards={num_shards}",
-            )
         self.num_shards = num_shards
         self.shard_size = shard_size
         self.num_validation_shards = num_validation_shards

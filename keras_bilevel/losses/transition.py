@@ -39,11 +39,7 @@ def estimate_transition(probabilities, percentile=97):
 
     - [Patrini et al., 2017](https://arxiv.org/abs/1609.03683), section 4
     """
-    p = checks.check_probabilities(
-        "probabilities",
-        probabilities,
-        mend="Apply `keras.ops.softmax` to logits.",
-    )
+    p = checks.check_probabilities("probabilities", probabilities)
     percentile = float(checks.check_numbers("percentile", percentile, 0, 100))
     limits = np.percentile(p, percentile, axis=0, method="lower")
     below = np.where(p <= limits, p, -1.0)

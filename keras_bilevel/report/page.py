@@ -117,11 +117,7 @@ def _suspects(scores, y, wrong, ids, class_names, pred_probs):
     """Returns the table of `suspects`, with `row` and further columns."""
     columns = {"row": np.arange(len(scores))}
     if pred_probs is not None:
-        probabilities = checks.check_probabilities(
-            "pred_probs",
-            pred_probs,
-            mend="Apply `keras.ops.softmax` to logits.",
-        )
+        probabilities = checks.check_probabilities("pred_probs", pred_probs)
         likely = np.argmax(probabilities, axis=-1)
         likely = read_column("pred_probs", likely, len(scores))
         columns["likely"] = np.array(names_of(likely, class_names))

@@ -69,11 +69,7 @@ def suggest_tau(pred_probs, labels, level=0.95, seed=0):
     if not 0 < level < 1:
         raise wrong_argument("level", level, "a float between 0 and 1")
     pred_probs, labels = _from_sigmoid(pred_probs, labels)
-    pred_probs = check_probabilities(
-        "pred_probs",
-        pred_probs,
-        mend="Apply `keras.ops.softmax` to logits.",
-    )
+    pred_probs = check_probabilities("pred_probs", pred_probs)
     cells = _count(pred_probs, _read_labels(labels, pred_probs.shape))
     # With fixed thresholds a bootstrap sample is a draw of the cells' counts.
     draws = np.random.default_rng(seed).multinomial(

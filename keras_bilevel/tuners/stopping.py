@@ -36,8 +36,7 @@ class Stopping:
         self.values = {}
 
     def is_hopeless(self, trial_id, epoch, value):
-        """Records a trial's value after an epoch, and returns whether to stop
-        it.
+        """Records a trial's value, and returns whether to stop the trial.
 
         Args:
             trial_id: String.

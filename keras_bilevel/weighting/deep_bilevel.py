@@ -4,9 +4,8 @@ import keras
 from keras import ops
 
 from keras_bilevel.checks import check_choice
-from keras_bilevel.checks import check_integer
 from keras_bilevel.checks import check_positive
-from keras_bilevel.checks import wrong_argument
+from keras_bilevel.checks import check_shards
 from keras_bilevel.weighting.weighting import ShardWeighting
 
 
@@ -82,15 +81,7 @@ class DeepBilevel(ShardWeighting):
         same_dropout=False,
         solver="diagonal",
     ):
-        check_integer("num_shards", num_shards, 2)
-        check_integer("num_validation_shards", num_validation_shards, 1)
-        if num_validation_shards >= num_shards:
-            raise wrong_argument(
-                "num_validation_shards",
-                num_validation_shards,
-                f"fewer than num_shards={num_shards}, so that a training "
-                "shard is left",
-            )
+        check_shards(num_shards, num_validation_shards)
         check_positive("mu", mu, or_zero=True)
         check_positive("lambda_", lambda_)
         check_choice("solver", solver, ("diagonal", "exact"))

@@ -126,16 +126,16 @@ def check_probabilities(name, values, square=False, atol=1e-2):
 class NewModels:
     """Checks that a function returns a new model each time.
 
-    A wrapper may be new while its network is not. Frozen parts may be shared.
+    A model may be new while its weights are not. Frozen ones may be shared.
     """
 
     def __init__(self):
         self._trained = []
 
     def check(self, model):
-        """Raises `ValueError` for a model of which a part has been trained."""
-        trained = [part() for part in self._trained]
-        if any(part is old for part in _parts(model) for old in trained):
+        """Raises `ValueError` for a model with weights that were trained."""
+        trained = [old() for old in self._trained]
+        if any(v is old for v in model.trainable_variables for old in trained):
             raise ValueError(
                 "Expected `make_model` to return a new model each time, with "
                 "weights of its own. Received: the same one again, which has "
@@ -144,11 +144,7 @@ class NewModels:
 
     def add(self, model):
         """Notes that a model has been trained."""
-        self._trained += map(weakref.ref, _parts(model))
-
-
-def _parts(model):
-    return [model, *model.trainable_variables]
+        self._trained += map(weakref.ref, model.trainable_variables)
 
 
 def check_remembers(owner, size):

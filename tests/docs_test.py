@@ -71,7 +71,6 @@ def names(page):
         "y": np.where(wrong, (y + 1) % 5, y),
         "wrong": wrong,
         "make_network": make_network,
-        # The guide to strategies makes it in their scope.
         "net": make_network(),
         "net_a": make_network(),
         "net_b": make_network(),

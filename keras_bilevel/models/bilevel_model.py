@@ -102,8 +102,6 @@ class BilevelModel(Fitting, Wrapper):
         super().__init__(model, **kwargs)
         check_stratify_by_of_model(stratify_by)
         self.weighting = get_weighting(weighting)
-        for name in self.weighting.statistics:
-            check_choice("statistics", name, self.weighting.known_statistics)
         self.source_loss = source_loss
         self.stratify_by = stratify_by
         self.rare = rare
@@ -126,6 +124,8 @@ class BilevelModel(Fitting, Wrapper):
             if self.model.built and self._source.built:
                 pair.check_shared(self.model, source_model)
         self.scheme = (Shards if is_of_shards else Examples)(self)
+        for name in self.weighting.statistics:
+            check_choice("statistics", name, self.scheme.statistics)
 
     @property
     def source_model(self):

@@ -14,8 +14,8 @@ that the example was never seen in training. Scores may be:
 Tables are pandas DataFrames, and figures are matplotlib's. A figure of one
 panel is drawn into `ax` and returned as `matplotlib.axes.Axes`, whose attribute
 `figure` is the figure. One of several panels is returned as
-`matplotlib.figure.Figure`. Both libraries come
-with `pip install "keras-bilevel[report]"`; masks and cleaned data need neither.
+`matplotlib.figure.Figure`. Both libraries come with
+`pip install "keras-bilevel[report]"`; masks and cleaned data need neither.
 """
 
 from keras_bilevel.report.classes import class_shares

@@ -26,7 +26,12 @@ class Examples(WeighingScheme):
 
     Args:
         model: A `BilevelModel` with an `ExampleWeighting`.
+
+    Attributes:
+        statistics: Tuple of the names of what a weighting may ask for.
     """
+
+    statistics = ("alignment", "loss")
 
     def __init__(self, model):
         super().__init__(model, "example")

@@ -21,7 +21,12 @@ class Shards(WeighingScheme):
 
     Args:
         model: A `BilevelModel` with a `ShardWeighting`.
+
+    Attributes:
+        statistics: Tuple of the names of what a weighting may ask for.
     """
+
+    statistics = ("alignment", "loss", "norm", "gram")
 
     def __init__(self, model):
         super().__init__(model, "shard")

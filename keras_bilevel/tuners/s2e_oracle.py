@@ -242,8 +242,7 @@ class S2EOracle(OracleHooks, keras_tuner.Oracle):
                     f"{expected}, which the oracle draws from",
                     _range_of(hp),
                     "Leave the numbers of the schedule out of "
-                    "`hyperparameters`. To hold one, make the schedule in "
-                    "`build`: `kb.schedules.S2ESchedule(...)`.",
+                    "`hyperparameters`.",
                 )
 
     def _with_others(self, values):

@@ -357,7 +357,6 @@ class _Trials(keras_tuner.HyperModel):
             model = self.make_model()
             _check(model)
             self._new_models.check(model)
-            self._new_models.add(model)
             return self.settings[name].apply(model)
 
     def fit(self, hp, model, batch_size, epochs, **unused):
@@ -366,7 +365,6 @@ class _Trials(keras_tuner.HyperModel):
         with _fatal():
             seen, unseen = self._split(hp.get("repeat"))
             model.fit(*seen, batch_size=batch_size, epochs=epochs, verbose=0)
-            # A network may have had no weights before.
             self._new_models.add(model)
             logs = model.evaluate(*unseen, verbose=0, return_dict=True)
         seconds = time.monotonic() - start

@@ -37,8 +37,8 @@ class Soseleto(ExampleWeighting, keras.layers.Layer):
 
     Examples at a bound of `clip` have equal `example_weights`. `example_scores`
     still distinguishes them: it is the sum of all changes, unclipped. Which of
-    the two ranks better depends on the noise. `kb.callbacks.ExampleHistory`
-    ranked better than both.
+    the two ranks better depends on the noise. On MNIST,
+    `kb.callbacks.ExampleHistory` ranked better than both.
 
     Args:
         num_examples: Integer, size of the source set; ids are in

@@ -16,7 +16,6 @@ class Weighting:
         statistics: Tuple of the names that `call` reads. All units have an
             `"alignment"` (inner product of the unit's gradient with the
             upper-level gradient) and a `"loss"`.
-        known_statistics: Tuple of all names that `statistics` may have.
         l1_normalize: Boolean, whether the weights of a group are divided by
             the sum of their absolute values. Defaults to `False`.
 
@@ -32,7 +31,6 @@ class Weighting:
     """
 
     statistics = ("alignment",)
-    known_statistics = ("alignment", "loss")
     l1_normalize = False
 
     def call(self, **statistics):
@@ -91,7 +89,6 @@ class ShardWeighting(Weighting):
     ```
     """
 
-    known_statistics = ("alignment", "loss", "norm", "gram")
     num_shards = 8
     num_validation_shards = 1
     per_layer = False

@@ -229,17 +229,21 @@ def test_a_gradient_that_is_not_finite_on_one_replica(
 
 
 REFUSED = [
-    ({"gradient_accumulation_steps": 2}, {}),
-    ({"use_ema": True, "ema_overwrite_frequency": 2}, {}),
-    ({}, {"steps_per_execution": 2}),
+    (1, {"gradient_accumulation_steps": 2}, {}),
+    (2, {"gradient_accumulation_steps": 2}, {}),
+    (1, {"use_ema": True, "ema_overwrite_frequency": 2}, {}),
+    (2, {"use_ema": True, "ema_overwrite_frequency": 2}, {}),
+    (2, {}, {"steps_per_execution": 2}),
 ]
 
 
-@pytest.mark.parametrize("options, compiling", REFUSED)
-def test_options_that_keras_cannot_replicate_are_refused(options, compiling):
+@pytest.mark.parametrize("replicas, options, compiling", REFUSED)
+def test_options_that_keras_cannot_replicate_are_refused(
+    replicas, options, compiling
+):
     x, y = runs.examples(48)
     name = [*options, *compiling][-1]
-    with runs.mirrored(2).scope():
+    with runs.mirrored(replicas).scope():
         model = kb.SelectionModel(networks(1), kb.selection.SelfPaced())
         model.compile(
             keras.optimizers.SGD(0.1, **options),

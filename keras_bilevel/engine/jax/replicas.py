@@ -120,7 +120,11 @@ def check_validation(data):
 
 
 def check_replicated(model):
-    """Raises `ValueError` for options with which Keras fails on replicas."""
+    """Raises `ValueError` for options with which Keras fails on replicas.
+
+    Args:
+        model: A compiled `keras.Model`.
+    """
 
 
 def check_strategy(model):

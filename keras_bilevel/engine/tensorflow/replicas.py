@@ -169,11 +169,11 @@ def check_replicated(model):
             tf.distribute.MultiWorkerMirroredStrategy,
         ),
     )
-    if is_mirrored or replicas_of(model) > 1:
+    are_several = replicas_of(model) > 1
+    if is_mirrored or are_several:
         _check_optimizer(model.optimizer)
     # TensorFlow finds no inputs of the steps after the first.
-    is_mirrored &= replicas_of(model) > 1
-    if is_mirrored and model.steps_per_execution > 1:
+    if is_mirrored and are_several and model.steps_per_execution > 1:
         raise ValueError(
             "Expected steps_per_execution=1 under several replicas of a "
             f"`{type(strategy).__name__}`, with which Keras cannot run several "
